@@ -1,0 +1,1 @@
+"""Artefacts -> measured latency and accuracy."""

@@ -1,0 +1,222 @@
+"""Bench a bundle on this machine: PyTorch eager and every artefact that can be executed here."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from android_harness.protocol import Loader, Plan, measure
+from android_harness.stats import Latency, summarize
+from exporter.formats import Runner
+from exporter.ladder import Evidence, answer
+from exporter.manifest import (
+    CHECKPOINT,
+    VERIFICATION,
+    Manifest,
+    RungEntry,
+    library_versions,
+    load_manifest,
+    require_unaltered,
+)
+from exporter.parity import Answers, Limits, Status, Verdict, compare, refused
+from exporter.targets import Target, find_target
+from swipe.errors import GateError, MissingError
+from swipe.files import sha256_file
+
+SCHEMA: Final = "swipe-export/bench/1"
+EAGER: Final = "pytorch eager"
+CANDIDATES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One implementation's results.
+
+    Attributes:
+        name: e.g. "onnx int8".
+        taken: whether the manifest ships it.
+        size_bytes: of the artefact; for PyTorch, of the checkpoint.
+        load_ms: file to ready.
+        first_ms: first call.
+        latency: percentiles.
+        latency_ns: raw samples.
+        verdict: parity with PyTorch on the bundle's verification swipes.
+    """
+
+    name: str
+    taken: bool
+    size_bytes: int
+    load_ms: float
+    first_ms: float
+    latency: Latency
+    latency_ns: list[int]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All results of one run.
+
+    Attributes:
+        rows: one per implementation that was measured; PyTorch first.
+        skipped: artefacts that cannot be executed here, with the reason; never a pass.
+        manifest: the bundle's manifest.
+        threads: CPU threads each implementation was given.
+    """
+
+    rows: tuple[Row, ...]
+    skipped: dict[str, str]
+    manifest: Manifest
+    threads: int
+
+    @property
+    def failed(self) -> list[Row]:
+        """Rows that missed a parity limit."""
+        return [row for row in self.rows if row.verdict.status is not Status.PASS]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready results, raw samples included."""
+        rows = [{**asdict(row), "verdict": row.verdict.to_dict()} for row in self.rows]
+        return {
+            "schema": SCHEMA,
+            "device": "local",
+            "machine": f"{platform.system()} {platform.machine()}",
+            "emulated": False,
+            "threads": self.threads,
+            "versions": library_versions(),
+            "contract_id": self.manifest.source.contract_id,
+            "weights_sha256": self.manifest.source.weights_sha256,
+            "swipes": self.manifest.source.swipes,
+            "rows": rows,
+            "skipped": self.skipped,
+        }
+
+
+def bench(
+    folder: Path, plan: Plan, threads: int, lexicon: str | None, observe: Callable[[str], None]
+) -> Bench:
+    """Measure latency and parity of every implementation in the bundle at `folder`.
+
+    Args:
+        folder: a bundle written by ``swipe-export``.
+        plan: how long to measure.
+        threads: CPU threads per implementation.
+        lexicon: lexicon to decode with; None: the manifest's.
+        observe: told what is going on.
+
+    Raises:
+        UsageError: there is no bundle, or its lexicon is not here.
+        GateError: an artefact, the checkpoint or the swipes are not the manifest's.
+    """
+    import torch
+
+    from swipe.decode import BeamDecoder
+    from swipe.lexicon import load_lexicon
+    from train.checkpoint import load_checkpoint
+    from train.evaluate import predict
+    from train.models.tcn import BakedSwipeTcn
+
+    torch.set_num_threads(threads)
+    manifest = load_manifest(folder)
+    checkpoint = load_checkpoint(folder / CHECKPOINT)
+    if checkpoint.weights_sha256 != manifest.source.weights_sha256:
+        raise GateError(
+            f"{folder / CHECKPOINT} is not the checkpoint the manifest speaks of",
+            fix="export again",
+        )
+    features, words = _verification(folder, manifest)
+    decoder = BeamDecoder(load_lexicon(lexicon or manifest.source.lexicon))
+
+    def decode(values: NDArray[np.float32]) -> list[list[str]]:
+        return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
+
+    observe(f"PyTorch on {len(words):,} swipes")
+    logits = predict(checkpoint.model(), checkpoint.contract, features)
+    evidence = Evidence(features, words, Answers(logits, decode(logits)), decode)
+
+    def eager() -> Runner:
+        baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
+
+        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return baked(torch.from_numpy(row)).numpy()  # type: ignore[no-any-return]
+
+        return run
+
+    loaders: dict[str, Loader] = {EAGER: eager}
+    entries: dict[str, tuple[RungEntry | None, Limits]] = {
+        EAGER: (None, find_target("onnx").baseline.limits)
+    }
+    skipped: dict[str, str] = {}
+    for format_entry in manifest.formats:
+        target = find_target(format_entry.format)
+        for entry in format_entry.rungs:
+            if entry.file is None:
+                continue
+            name = f"{target.name} {entry.rung}"
+            path = require_unaltered(folder, entry)
+            try:
+                target.format().load(path, threads)
+            except MissingError as error:
+                skipped[name] = str(error)
+                continue
+            loaders[name] = _loader(target, path, threads)
+            entries[name] = (entry, _limits(target, entry.rung, manifest))
+    runners, timings = measure(loaders, features, plan, observe)
+    rows = []
+    for name, runner in runners.items():
+        observe(f"parity of {name}")
+        entry_or_none, limits = entries[name]
+        rows.append(
+            Row(
+                name=name,
+                taken=entry_or_none is not None and entry_or_none.taken,
+                size_bytes=(entry_or_none and entry_or_none.size_bytes)
+                or (folder / CHECKPOINT).stat().st_size,
+                load_ms=timings[name].load_ms,
+                first_ms=timings[name].first_ms,
+                latency=summarize(timings[name].latency_ns),
+                latency_ns=timings[name].latency_ns,
+                verdict=_verdict(runner, evidence, limits),
+            )
+        )
+    return Bench(tuple(rows), skipped, manifest, threads)
+
+
+def _verification(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
+    path = folder / VERIFICATION
+    if not path.is_file() or sha256_file(path) != manifest.source.verification_sha256:
+        raise GateError(
+            f"{path} does not hold the swipes the manifest speaks of", fix="export again"
+        )
+    with np.load(path) as samples:
+        return samples["features"], [str(word) for word in samples["words"]]
+
+
+def _loader(target: Target, path: Path, threads: int) -> Loader:
+    return lambda: target.format().load(path, threads)
+
+
+def _limits(target: Target, rung: str, manifest: Manifest) -> Limits:
+    """The limits the rung was exported under."""
+    found = next(r for r in target.rungs if r.name == rung)
+    if not found.quantized:
+        return found.limits
+    return Limits(
+        found.limits.max_abs_delta,
+        found.limits.frame_agreement,
+        manifest.source.accuracy_budget,
+    )
+
+
+def _verdict(runner: Runner, evidence: Evidence, limits: Limits) -> Verdict:
+    try:
+        return compare(evidence.reference, answer(runner, evidence), evidence.truths, limits)
+    except GateError as error:
+        return refused(str(error))

@@ -1,0 +1,98 @@
+"""The measuring protocol: every implementation under the same conditions, in one run.
+
+Cold load and first call once per implementation; then a warm-up; then blocks of calls with the
+implementations interleaved block by block in rotating order, because a fixed order is what a
+drifting clock or a warming chip punishes. Inputs rotate through real swipes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.formats import Runner
+
+Loader = Callable[[], Runner]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        warmup: calls per implementation before anything is timed.
+        blocks: rounds over all implementations.
+        block_calls: timed calls per implementation and round.
+    """
+
+    warmup: int = 20
+    blocks: int = 20
+    block_calls: int = 25
+
+
+@dataclass(slots=True)
+class Timing:
+    """What was measured of one implementation.
+
+    Attributes:
+        load_ms: from file to a runner that is ready to be called.
+        first_ms: the first call.
+        latency_ns: every timed call, in order.
+    """
+
+    load_ms: float
+    first_ms: float
+    latency_ns: list[int] = field(default_factory=list)
+
+
+def measure(
+    loaders: Mapping[str, Loader],
+    inputs: NDArray[np.float32],
+    plan: Plan,
+    observe: Callable[[str], None],
+) -> tuple[dict[str, Runner], dict[str, Timing]]:
+    """Load and time every implementation.
+
+    Args:
+        loaders: how to open each implementation, by name.
+        inputs: float32[N, 2, 64]; call ``i`` gets swipe ``i mod N``.
+        plan: how long to measure.
+        observe: told the name of what is being measured.
+
+    Returns:
+        The opened runners and their timings, both by name.
+    """
+    runners: dict[str, Runner] = {}
+    timings: dict[str, Timing] = {}
+    rows = [np.ascontiguousarray(row[None]) for row in inputs]
+    for name, load in loaders.items():
+        observe(f"loading {name}")
+        started = time.perf_counter_ns()
+        runners[name] = load()
+        loaded = time.perf_counter_ns()
+        runners[name](rows[0])
+        timings[name] = Timing(
+            load_ms=(loaded - started) / 1e6, first_ms=(time.perf_counter_ns() - loaded) / 1e6
+        )
+    names = list(loaders)
+    for name in names:
+        for call in range(plan.warmup):
+            runners[name](rows[call % len(rows)])
+    for block in range(plan.blocks):
+        observe(f"measuring, round {block + 1} of {plan.blocks}")
+        for name in _rotated(names, block):
+            for call in range(plan.block_calls):
+                row = rows[(block * plan.block_calls + call) % len(rows)]
+                started = time.perf_counter_ns()
+                runners[name](row)
+                timings[name].latency_ns.append(time.perf_counter_ns() - started)
+    return runners, timings
+
+
+def _rotated(names: Sequence[str], by: int) -> list[str]:
+    shift = by % len(names)
+    return [*names[shift:], *names[:shift]]

@@ -1,0 +1,1 @@
+"""Checkpoint -> artefacts, verdicts and a manifest."""

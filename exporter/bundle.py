@@ -1,0 +1,224 @@
+"""One export from checkpoint to published bundle folder.
+
+Everything is built beside the bundle and moved into place when every requested format has an
+artefact to ship; until then, and after any failure, the earlier bundle is untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from exporter.ladder import Say
+from exporter.manifest import (
+    CHECKPOINT,
+    FILE,
+    SCHEMA,
+    VERIFICATION,
+    FormatEntry,
+    Manifest,
+    RungEntry,
+    Source,
+    library_versions,
+    load_manifest,
+    require_unaltered,
+)
+from exporter.report import write_report
+from exporter.samples import Samples, choose_samples
+from exporter.targets import Target, require_libraries
+from exporter.worker import SAMPLES, Job, run_worker
+from swipe.errors import SwipeError, UsageError
+from swipe.features import feature_batch
+from swipe.files import sha256_file
+from swipe.lexicon import load_lexicon
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.evaluate import predict
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for; see ``swipe-export --help``."""
+
+    targets: tuple[Target, ...]
+    checkpoint: Path
+    out: Path
+    quantize: bool
+    budget: float
+    data: str | None
+    lexicon: str
+    samples: int
+
+
+def export(request: Request, say: Say) -> Manifest:
+    """Build every requested format and publish the bundle.
+
+    Raises:
+        MissingError: a library of a requested format is not installed; nothing was built.
+        UsageError: the checkpoint, data, lexicon or output folder cannot be used.
+        GateError: the checkpoint or a format was refused; the earlier bundle is untouched.
+    """
+    require_libraries(request.targets)
+    checkpoint = load_checkpoint(request.checkpoint)
+    lexicon = load_lexicon(request.lexicon)
+    say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
+    samples = choose_samples(
+        request.data, checkpoint.data, checkpoint.contract.layout, request.samples
+    )
+    say(
+        f"verifying on {len(samples.verification):,} swipes, calibrating on "
+        f"{len(samples.calibration)} of other writers: {samples.label}"
+    )
+    with _beside(request.out) as folder, tempfile.TemporaryDirectory() as scratch:
+        source_file = request.checkpoint
+        if source_file.is_dir():
+            source_file = source_file / "best.safetensors"
+        shutil.copyfile(source_file, folder / CHECKPOINT)
+        _write_samples(Path(scratch), folder, checkpoint, samples)
+        job = Job(
+            checkpoint=str((folder / CHECKPOINT).resolve()),
+            folder=str(folder.resolve()),
+            lexicon=request.lexicon,
+            quantize=request.quantize,
+            budget=request.budget,
+        )
+        entries = _build_all(Path(scratch), job, request.targets, say)
+        manifest = Manifest(
+            schema_name=SCHEMA,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            platform=f"{platform.system()} {platform.machine()}",
+            versions=library_versions(),
+            source=Source(
+                checkpoint_step=checkpoint.step,
+                weights_sha256=checkpoint.weights_sha256,
+                contract_id=checkpoint.contract.contract_id,
+                contract=json.loads(checkpoint.contract.to_json()),
+                parameters=sum(p.numel() for p in checkpoint.model().parameters()),
+                trained_on=dict(checkpoint.data),
+                swipes=samples.label,
+                calibration_swipes=len(samples.calibration),
+                verification_swipes=len(samples.verification),
+                verification_sha256=sha256_file(folder / VERIFICATION),
+                lexicon=request.lexicon,
+                lexicon_sha256=lexicon.sha256,
+                accuracy_budget=request.budget,
+            ),
+            formats=entries,
+        )
+        manifest = _with_earlier_formats(manifest, request.out, folder)
+        manifest.save(folder)
+        write_report(manifest, folder)
+        _publish(folder, request.out)
+    return manifest
+
+
+def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> None:
+    """Swipes and PyTorch's answers: all of it for the workers, the verification part to keep."""
+    features = feature_batch(samples.verification)
+    words = np.array([g.word for g in samples.verification])
+    logits = predict(checkpoint.model(), checkpoint.contract, features)
+    np.savez(
+        scratch / SAMPLES,
+        calibration=feature_batch(samples.calibration),
+        features=features,
+        words=words,
+        logits=logits,
+    )
+    np.savez_compressed(folder / VERIFICATION, features=features, words=words)
+
+
+def _build_all(
+    scratch: Path, job: Job, targets: tuple[Target, ...], say: Say
+) -> tuple[FormatEntry, ...]:
+    """All formats, two at a time on two cores; the first error is raised after all have ended."""
+
+    def build(target: Target) -> FormatEntry | SwipeError:
+        try:
+            records = run_worker(scratch, job, target.name, say)
+        except SwipeError as error:
+            say(f"{target.name}: {error}")
+            return error
+        entries = tuple(RungEntry.model_validate(record) for record in records)
+        return FormatEntry(format=target.name, rungs=entries)
+
+    with ThreadPoolExecutor(max_workers=min(len(targets), os.cpu_count() or 1)) as pool:
+        outcomes = list(pool.map(build, targets))
+    for outcome in outcomes:
+        if isinstance(outcome, SwipeError):
+            raise outcome
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, FormatEntry))
+
+
+def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
+    """Keep the formats of the earlier bundle that were not asked for now.
+
+    Only when they were built from the same weights and judged by the same swipes, budget and
+    lexicon, and their files are unaltered: a manifest never mixes two models.
+    """
+    if not (earlier / FILE).is_file():
+        return manifest
+    try:
+        previous = load_manifest(earlier)
+        if previous.source != manifest.source:
+            return manifest
+        built = {entry.format for entry in manifest.formats}
+        kept = [entry for entry in previous.formats if entry.format not in built]
+        for entry in kept:
+            for rung in entry.rungs:
+                if rung.file is not None:
+                    _copy(require_unaltered(earlier, rung), folder / rung.file)
+    except SwipeError:
+        # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
+        return manifest
+    return manifest.model_copy(update={"formats": (*manifest.formats, *kept)})
+
+
+def _copy(source: Path, target: Path) -> None:
+    copy: Callable[[Path, Path], object] = shutil.copytree if source.is_dir() else shutil.copyfile
+    copy(source, target)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system as `out`, removed unless it was published."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {out}: {error.strerror}", fix="choose a writable --out"
+        ) from error
+    if out.exists() and not (out / FILE).is_file() and (out.is_file() or any(out.iterdir())):
+        folder.rmdir()
+        raise UsageError(
+            f"{out} exists and is not a bundle", fix="choose another --out, or empty that folder"
+        )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Put `folder` in the place of `out`; if that fails, put the old one back."""
+    folder.chmod(0o755)
+    old = folder.with_name(folder.name + "-old")
+    if out.exists():
+        out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""``swipe-export``: lower a checkpoint to every format, quantized where that is affordable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swipe.console import console, make_app, run
+from swipe.errors import ExitCode
+
+if TYPE_CHECKING:
+    from exporter.manifest import Manifest
+
+app = make_app(
+    "Lower a checkpoint to ONNX (opset 14), ExecuTorch and Core ML; quantize, measure what it "
+    "cost, fall back when it costs too much.\n\n"
+    "Example: [bold]swipe-export all --quantize[/]\n\n"
+    "Exit codes: 0 ok, 2 usage, 3 a check refused, 4 built but not everything could be executed "
+    "on this machine, 5 a library is missing."
+)
+
+CheckpointOption = Annotated[Path, typer.Option(help="A .safetensors checkpoint or a run folder.")]
+OutOption = Annotated[Path, typer.Option(help="The bundle folder; replaced when all is built.")]
+QuantizeOption = Annotated[
+    bool, typer.Option("--quantize/--no-quantize", help="Try int8 first, or float only.")
+]
+BudgetOption = Annotated[
+    float, typer.Option(min=0.0, help="Points of decoded top-1 that quantization may cost.")
+]
+DataOption = Annotated[
+    str | None, typer.Option(help="Swipes to judge by; default: those of the checkpoint's run.")
+]
+LexiconOption = Annotated[
+    str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+]
+SamplesOption = Annotated[int, typer.Option(min=1, help="Verification swipes.")]
+
+
+def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
+    """Add the subcommand `name`; all four differ in nothing but the formats they build."""
+
+    def command(
+        checkpoint: CheckpointOption = Path("runs/latest"),
+        out: OutOption = Path("bundle"),
+        quantize: QuantizeOption = True,
+        budget: BudgetOption = 1.0,
+        data: DataOption = None,
+        lexicon: LexiconOption = "wordfreq",
+        samples: SamplesOption = 2000,
+    ) -> None:
+        from exporter.bundle import Request, export
+        from exporter.targets import find_target
+
+        targets = tuple(find_target(f) for f in formats)
+        request = Request(targets, checkpoint, out, quantize, budget, data, lexicon, samples)
+        manifest = export(request, console.print)
+        raise typer.Exit(_conclude(manifest, out))
+
+    command.__doc__ = f"{summary}\n\nExample: [bold]swipe-export {name} --quantize[/]"
+    app.command(name)(command)
+
+
+_register("all", ("onnx", "executorch", "coreml"), "Build ONNX, ExecuTorch and Core ML.")
+_register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
+_register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
+_register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
+
+
+def _conclude(manifest: Manifest, out: Path) -> ExitCode:
+    """Print what was taken and why, and choose the exit code."""
+    from rich.table import Table
+
+    table = Table(title=f"{out}: judged on {manifest.source.swipes}")
+    for heading in ("format", "taken", "kB", "verdict", "top-1", "PyTorch", "frames agree"):
+        table.add_column(heading)
+    for entry in manifest.formats:
+        taken, metrics = entry.taken, entry.taken.verdict.metrics
+        figures = (
+            ("-", "-", "-")
+            if metrics is None
+            else (
+                f"{metrics['top1']:.2f} %",
+                f"{metrics['reference_top1']:.2f} %",
+                f"{metrics['frame_agreement']:.2%}",
+            )
+        )
+        size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
+        verdict = f"{taken.verdict.status} ({taken.verdict.level})"
+        table.add_row(entry.format, taken.rung, size, verdict, *figures)
+    console.print(table)
+    for entry in manifest.formats:
+        for rung in entry.rungs:
+            if rung.verdict.reasons:
+                reasons = "; ".join(rung.verdict.reasons)
+                console.print(f"{entry.format} {rung.rung}: {rung.verdict.status}: {reasons}")
+    console.print(f"manifest and report: {out}/manifest.json, {out}/report.md")
+    console.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
+    verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)
+    return ExitCode.OK if verified else ExitCode.UNVERIFIED
+
+
+def main() -> None:
+    """Console script ``swipe-export``."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Parity: does an artefact still say what PyTorch says? Numpy only, fail-closed.
+
+Nothing here repairs, drops or averages away a bad value: NaN, Inf, a missing or misshapen output
+and zero samples are failures before any metric is computed, and every limit is written
+``not (value <= limit)`` so that NaN fails it.
+
+What it leaves out: running anything. It compares arrays and decoded words that others produced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Status(StrEnum):
+    """What is known of an artefact. Only PASS is a pass."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    UNVERIFIED = "UNVERIFIED"
+
+
+class Level(StrEnum):
+    """How far an artefact was checked: its structure only, or by executing it on this host."""
+
+    STRUCTURAL = "structural"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an artefact may differ by.
+
+    Attributes:
+        max_abs_delta: largest |logit difference|; None where quantization makes it meaningless.
+        frame_agreement: least share of frames whose argmax is PyTorch's.
+        accuracy_drop: most points of decoded top-1 that may be lost.
+    """
+
+    max_abs_delta: float | None
+    frame_agreement: float
+    accuracy_drop: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What one implementation said about the verification swipes.
+
+    Attributes:
+        logits: float32[N, T, K + 1].
+        words: decoded candidates per swipe, best first.
+    """
+
+    logits: NDArray[np.float32]
+    words: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Agreement with PyTorch and accuracy against the truth, on the same swipes.
+
+    Shares are in [0, 1], accuracies and drops in percentage points.
+    """
+
+    samples: int
+    max_abs_delta: float
+    mean_abs_delta: float
+    frame_agreement: float
+    word_agreement: float
+    top1: float
+    top4: float
+    reference_top1: float
+    reference_top4: float
+    accuracy_drop: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a comparison.
+
+    Attributes:
+        status: PASS only when every check was made and held.
+        level: how far the artefact was checked.
+        reasons: why it is not a pass; empty exactly for PASS.
+        metrics: None when there was nothing sound to measure.
+    """
+
+    status: Status
+    level: Level
+    reasons: tuple[str, ...]
+    metrics: Metrics | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "status": str(self.status),
+            "level": str(self.level),
+            "reasons": list(self.reasons),
+            "metrics": None if self.metrics is None else asdict(self.metrics),
+        }
+
+
+def unverified(reason: str) -> Verdict:
+    """The verdict on an artefact that could be inspected but not executed here."""
+    return Verdict(Status.UNVERIFIED, Level.STRUCTURAL, (reason,))
+
+
+def refused(reason: str, level: Level = Level.STRUCTURAL) -> Verdict:
+    """The verdict on an artefact that failed before anything could be compared."""
+    return Verdict(Status.FAIL, level, (reason,))
+
+
+def compare(
+    reference: Answers, candidate: Answers, truths: Sequence[str], limits: Limits
+) -> Verdict:
+    """Judge `candidate` against PyTorch's `reference` on swipes whose words are `truths`."""
+    unsound = _unsound(reference, candidate, truths)
+    if unsound is not None:
+        return refused(unsound, Level.HOST)
+    metrics = measure(reference, candidate, truths)
+    reasons = []
+    if limits.max_abs_delta is not None and not (metrics.max_abs_delta <= limits.max_abs_delta):
+        reasons.append(
+            f"max |delta logit| {metrics.max_abs_delta:.2e} exceeds {limits.max_abs_delta:.0e}"
+        )
+    if not (metrics.frame_agreement >= limits.frame_agreement):
+        reasons.append(
+            f"per-frame agreement {metrics.frame_agreement:.2%} is below "
+            f"{limits.frame_agreement:.2%}"
+        )
+    if not (metrics.accuracy_drop <= limits.accuracy_drop):
+        reasons.append(
+            f"decoded top-1 falls {metrics.accuracy_drop:.2f} points, the budget is "
+            f"{limits.accuracy_drop:.2f}"
+        )
+    status = Status.FAIL if reasons else Status.PASS
+    return Verdict(status, Level.HOST, tuple(reasons), metrics)
+
+
+def measure(reference: Answers, candidate: Answers, truths: Sequence[str]) -> Metrics:
+    """All metrics of two sound answers of equal shape."""
+    delta = np.abs(candidate.logits.astype(np.float64) - reference.logits)
+    frames = candidate.logits.argmax(axis=-1) == reference.logits.argmax(axis=-1)
+    same = [_first(a) == _first(b) for a, b in zip(reference.words, candidate.words, strict=True)]
+    top1, top4 = _accuracy(candidate, truths)
+    reference_top1, reference_top4 = _accuracy(reference, truths)
+    return Metrics(
+        samples=len(truths),
+        max_abs_delta=float(delta.max()),
+        mean_abs_delta=float(delta.mean()),
+        frame_agreement=float(frames.mean()),
+        word_agreement=float(np.mean(same)),
+        top1=top1,
+        top4=top4,
+        reference_top1=reference_top1,
+        reference_top4=reference_top4,
+        accuracy_drop=reference_top1 - top1,
+    )
+
+
+def _unsound(reference: Answers, candidate: Answers, truths: Sequence[str]) -> str | None:
+    """Why nothing may be measured, or None."""
+    if not truths:
+        return "no sample was compared"
+    if candidate.logits.shape != reference.logits.shape:
+        return f"output shape {candidate.logits.shape}, PyTorch's is {reference.logits.shape}"
+    counts = {len(truths), len(reference.logits), len(reference.words), len(candidate.words)}
+    if len(counts) != 1:
+        return f"{sorted(counts)} words, logits and decoded lists: some outputs are missing"
+    for name, answers in (("PyTorch", reference), ("the artefact", candidate)):
+        bad = int(answers.logits.size - np.isfinite(answers.logits).sum())
+        if bad:
+            return f"{bad} of {answers.logits.size} outputs of {name} are NaN or Inf"
+    return None
+
+
+def _first(words: Sequence[str]) -> str | None:
+    return words[0] if words else None
+
+
+def _accuracy(answers: Answers, truths: Sequence[str]) -> tuple[float, float]:
+    """Top-1 and top-4 in percent."""
+    top1 = [truth in list(words[:1]) for truth, words in zip(truths, answers.words, strict=True)]
+    top4 = [truth in list(words[:4]) for truth, words in zip(truths, answers.words, strict=True)]
+    return 100.0 * float(np.mean(top1)), 100.0 * float(np.mean(top4))

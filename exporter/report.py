@@ -1,0 +1,70 @@
+"""The bundle as Markdown: what to ship, what was refused and why, how it was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from exporter.manifest import FormatEntry, Manifest, RungEntry
+from swipe.files import write_text_atomic
+
+FILE: Final = "report.md"
+
+
+def write_report(manifest: Manifest, folder: Path) -> None:
+    """Write ``report.md`` into `folder`."""
+    write_text_atomic(folder / FILE, render(manifest))
+
+
+def render(manifest: Manifest) -> str:
+    """The report's text."""
+    source = manifest.source
+    lines = [
+        "# Export report",
+        "",
+        f"Weights `{source.weights_sha256[:16]}`, step {source.checkpoint_step:,}, "
+        f"{source.parameters:,} parameters, contract `{source.contract_id}`.",
+        f"Judged on {source.verification_swipes:,} swipes ({source.swipes}), lexicon "
+        f"`{source.lexicon}` (`{source.lexicon_sha256[:16]}`), accuracy budget "
+        f"{source.accuracy_budget:g} points of decoded top-1.",
+        f"Built {manifest.created} on {manifest.platform}.",
+        "",
+        "## Artefacts to ship",
+        "",
+        "| format | rung | file | kB | verdict | level | max abs delta | frames agree | top-1 "
+        "| PyTorch top-1 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_artefact_row(entry, entry.taken) for entry in manifest.formats]
+    lines += ["", "## Every rung that was tried", ""]
+    for entry in manifest.formats:
+        for rung in entry.rungs:
+            why = "; ".join(rung.verdict.reasons) or "all checks held"
+            mark = "taken" if rung.taken else ("refused" if rung.file is None else "kept beside")
+            lines.append(
+                f"* **{entry.format} {rung.rung}**: {rung.verdict.status}, {mark}: {why} "
+                f"({rung.seconds:g} s)"
+            )
+    lines += ["", "## Versions", ""]
+    lines += [f"* {name} {version}" for name, version in manifest.versions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _artefact_row(entry: FormatEntry, rung: RungEntry) -> str:
+    metrics = rung.verdict.metrics
+    size = "-" if rung.size_bytes is None else f"{rung.size_bytes / 1000:.0f}"
+    figures = (
+        ["-"] * 4
+        if metrics is None
+        else [
+            f"{metrics['max_abs_delta']:.1e}",
+            f"{metrics['frame_agreement']:.2%}",
+            f"{metrics['top1']:.2f} %",
+            f"{metrics['reference_top1']:.2f} %",
+        ]
+    )
+    cells = [
+        entry.format, rung.rung, str(rung.file), size,
+        rung.verdict.status, rung.verdict.level, *figures,
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"

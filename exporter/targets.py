@@ -1,0 +1,126 @@
+"""What can be built: one declarative row per format."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Final, cast
+
+from exporter.formats import Format
+from exporter.parity import Limits
+from swipe.errors import MissingError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of a format's ladder.
+
+    Attributes:
+        name: what the artefact is called, e.g. "int8".
+        quantized: whether ``--no-quantize`` leaves it out.
+        limits: what the artefact may differ by from PyTorch.
+    """
+
+    name: str
+    quantized: bool
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One format.
+
+    Attributes:
+        name: the subcommand.
+        suffix: of its artefacts.
+        libraries: modules that must be importable to build it.
+        extra: the optional dependency that brings them.
+        rungs: best first; the last is the float baseline that every other must undercut in size.
+        executes_on: ``sys.platform`` values where the artefact can be executed; empty: all.
+    """
+
+    name: str
+    suffix: str
+    libraries: tuple[str, ...]
+    extra: str
+    rungs: tuple[Rung, ...]
+    executes_on: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> Rung:
+        """The unquantized rung that ends the ladder."""
+        return self.rungs[-1]
+
+    def format(self) -> Format:
+        """The module that speaks this format; imports none of the heavy libraries yet."""
+        return cast(Format, importlib.import_module(f"exporter.formats.{self.name}"))
+
+
+DEFAULT_BUDGET: Final = 1.0
+"""Points of decoded top-1 that quantization may cost."""
+
+_FLOAT = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
+_HALF = Limits(max_abs_delta=0.1, frame_agreement=0.99, accuracy_drop=0.2)
+_INT8 = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=DEFAULT_BUDGET)
+
+TARGETS: Final = (
+    Target(
+        name="onnx",
+        suffix=".onnx",
+        libraries=("onnx", "onnxscript", "onnxruntime"),
+        extra="onnx",
+        rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+    ),
+    Target(
+        name="executorch",
+        suffix=".pte",
+        libraries=("executorch", "torchao"),
+        extra="executorch",
+        rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+    ),
+    Target(
+        name="coreml",
+        suffix=".mlpackage",
+        libraries=("coremltools",),
+        extra="coreml",
+        rungs=(Rung("int8", True, _INT8), Rung("fp16", True, _HALF), Rung("fp32", False, _FLOAT)),
+        executes_on=("darwin",),
+    ),
+)
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for target in TARGETS:
+        if target.name == name:
+            return target
+    raise UsageError(
+        f"no format {name!r}", fix=f"choose among {', '.join(t.name for t in TARGETS)}"
+    )
+
+
+def require_libraries(targets: tuple[Target, ...]) -> None:
+    """Refuse to start when a library of a requested format is absent; imports nothing.
+
+    Raises:
+        MissingError: names every missing library and the command that installs them.
+    """
+    missing = {
+        library: target.extra
+        for target in targets
+        for library in target.libraries
+        if importlib.util.find_spec(library) is None
+    }
+    if missing:
+        extras = ",".join(sorted(set(missing.values())))
+        buildable = [t.name for t in targets if not set(t.libraries) & set(missing)]
+        alternative = f"; or export only: swipe-export {buildable[0]}" if buildable else ""
+        raise MissingError(
+            f"not installed: {', '.join(sorted(missing))}",
+            fix=f"pip install 'swipe-export[{extras}]'{alternative}",
+        )

@@ -1,0 +1,141 @@
+"""One format, one process: ``python -m exporter.worker JOB``.
+
+Each heavy library lives and dies in its own process, so a crash in one format is that format's
+failure, and two formats build at the same time. The job is a folder; ``job.json`` says what to do,
+``samples.npz`` holds the swipes, ``progress`` lines go to stdout, the outcome to ``<format>.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from exporter.formats import Lowering
+from exporter.ladder import CONTRACT_KEY, Evidence, Say, climb
+from exporter.parity import Answers
+from exporter.targets import find_target
+from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
+
+SAMPLES: Final = "samples.npz"
+CANDIDATES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every format of one export shares.
+
+    Attributes:
+        checkpoint: path of the weights.
+        folder: where artefacts go.
+        lexicon: lexicon specification to decode with.
+        quantize: whether quantized rungs are tried.
+        budget: points of decoded top-1 that quantization may cost.
+    """
+
+    checkpoint: str
+    folder: str
+    lexicon: str
+    quantize: bool
+    budget: float
+
+
+def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[str, Any]]:
+    """Build one format in a child process; returns its rung records as JSON-ready dicts.
+
+    Raises:
+        GateError: the format's float baseline was refused, or the process died.
+        MissingError: a library of the format cannot be imported.
+    """
+    outcome_file = job_folder / f"{target}.json"
+    log_file = job_folder / f"{target}.log"
+    (job_folder / f"{target}.job.json").write_text(json.dumps(asdict(job)))
+    command = [sys.executable, "-m", "exporter.worker", str(job_folder), target]
+    with log_file.open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+        code = process.wait()
+    if not outcome_file.is_file():
+        tail = log_file.read_text(errors="replace").strip().splitlines()[-1:]
+        raise LoweringError(
+            f"{target}: the worker ended with code {code} and no result"
+            + (f" ({tail[0]})" if tail else ""),
+            fix="run with --debug; a negative code is a signal, -9 is usually out of memory",
+        )
+    outcome = json.loads(outcome_file.read_text())
+    if "error" in outcome:
+        kinds = {ExitCode.MISSING: MissingError, ExitCode.USAGE: UsageError}
+        kind = kinds.get(ExitCode(outcome["exit_code"]), GateError)
+        raise kind(outcome["error"], fix=outcome["fix"])
+    records: list[dict[str, Any]] = outcome["records"]
+    return records
+
+
+def build(job_folder: Path, job: Job, target_name: str, say: Say) -> list[dict[str, Any]]:
+    """The work itself, in the child: lower, verify, fall back."""
+    import torch
+
+    from swipe.decode import BeamDecoder
+    from swipe.lexicon import load_lexicon
+    from train.checkpoint import load_checkpoint
+    from train.models.tcn import BakedSwipeTcn
+
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(Path(job.checkpoint))
+    contract = checkpoint.contract
+    baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(contract.keys))
+    with np.load(job_folder / SAMPLES) as samples:
+        calibration, features = samples["calibration"], samples["features"]
+        truths = [str(word) for word in samples["words"]]
+        logits = samples["logits"]
+    decoder = BeamDecoder(load_lexicon(job.lexicon))
+
+    def decode(values: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[str]]:
+        return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
+
+    evidence = Evidence(features, truths, Answers(logits, decode(logits)), decode)
+    lowering = Lowering(
+        module=baked,
+        example=features[:1],
+        calibration=calibration,
+        metadata={
+            CONTRACT_KEY: contract.contract_id,
+            "contract": contract.to_json(),
+            "weights_sha256": checkpoint.weights_sha256,
+        },
+    )
+    records = climb(
+        find_target(target_name),
+        lowering,
+        evidence,
+        Path(job.folder),
+        quantize=job.quantize,
+        budget=job.budget,
+        say=say,
+    )
+    return [{**asdict(record), "verdict": record.verdict.to_dict()} for record in records]
+
+
+def main() -> int:
+    """Entry of the child process."""
+    job_folder, target = Path(sys.argv[1]), sys.argv[2]
+    job = Job(**json.loads((job_folder / f"{target}.job.json").read_text()))
+    try:
+        outcome: dict[str, Any] = {
+            "records": build(job_folder, job, target, lambda line: print(line, flush=True))
+        }
+    except SwipeError as error:
+        outcome = {"error": str(error), "fix": error.fix, "exit_code": int(error.exit_code)}
+    (job_folder / f"{target}.json").write_text(json.dumps(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

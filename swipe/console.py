@@ -1,0 +1,72 @@
+"""What the console scripts share: how an error reaches the user, and where lines are printed.
+
+An expected error is one line and its mend, with the exit code of its class; a traceback appears
+only with ``--debug``. Everything a person reads goes to stderr's twin, the rich console; ``--json``
+output alone goes to stdout when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from swipe.errors import ExitCode, SwipeError
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DEBUG_FLAG = "--debug"
+EPILOG = "Add --debug to any command to see the traceback of an error."
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """A typer application with the house's settings."""
+    return typer.Typer(
+        help=help_text,
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run `app` on the command line and leave the process with its exit code."""
+    # ONNX Runtime sends telemetry unless this is set before its library is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    debug = DEBUG_FLAG in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG_FLAG]
+    try:
+        app(args=arguments)
+    except SwipeError as error:
+        _show(error, debug)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, exit code 1
+        if debug:
+            traceback.print_exc()
+        errors.print(f"[red]bug:[/] {type(error).__name__}: ", end="")
+        errors.print(str(error), markup=False)
+        errors.print("  please report it, with the output of the same command and --debug")
+        sys.exit(ExitCode.BUG)
+    sys.exit(ExitCode.OK)
+
+
+def _show(error: SwipeError, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    errors.print("[red]error:[/] ", end="")
+    errors.print(str(error), markup=False)
+    errors.print("  [green]fix:[/] ", end="")
+    errors.print(error.fix, markup=False)

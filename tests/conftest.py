@@ -1,0 +1,21 @@
+"""What tests share: the real corpus, and a small trained-looking model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real corpus; CI must have it, a user may not."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SWIPE_SHARED_DATA", default))
+    if not (folder / "how_we_swipe" / "dev.jsonl.gz").is_file():
+        message = f"the real corpus is not at {folder}: set SWIPE_SHARED_DATA"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,1 @@
+"""Swipes -> a checkpoint that is proven finite."""

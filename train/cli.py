@@ -1,0 +1,109 @@
+"""``swipe-train``: fit a model, evaluate a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from swipe.console import console, make_app, run
+
+app = make_app(
+    "Train a swipe-typing model that is proven finite, and evaluate it.\n\n"
+    "Example: [bold]swipe-train fit --data swipes.jsonl.gz --minutes 10[/]"
+)
+
+
+@app.command()
+def fit(
+    config: Annotated[
+        str, typer.Option(help="Preset (nano, base, large) or path of a TOML file.")
+    ] = "nano",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
+    ] = None,
+    dev: Annotated[
+        str | None, typer.Option(help="Held-out swipes; default: writers held out of --data.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, instead of --minutes.")] = None,
+    lexicon: Annotated[
+        str | None, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, e.g. --set model.channels=64.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: a dated one.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out, or the newest.")] = False,
+) -> None:
+    """Train until the time or steps are used up; leaves best.safetensors in the run folder.
+
+    Example: [bold]swipe-train fit --config base --data train.jsonl.gz --minutes 60[/]
+    """
+    from train.config import load_config, parse_override
+    from train.fit import start
+
+    overrides: dict[str, Any] = dict(parse_override(text) for text in override or [])
+    if steps is not None:
+        overrides |= {"length.steps": steps, "length.minutes": 0 if minutes is None else minutes}
+    elif minutes is not None:
+        overrides |= {"length.minutes": minutes, "length.steps": 0}
+    named = {
+        "data.train": data,
+        "data.dev": dev,
+        "evaluation.lexicon": lexicon,
+        "seed": seed,
+        "threads": threads,
+    }
+    overrides |= {key: value for key, value in named.items() if value is not None}
+    start(None if resume else load_config(config, overrides), Path(config).stem, out)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A .safetensors checkpoint or a run folder.")
+    ] = Path("runs/latest"),
+    data: Annotated[
+        str | None, typer.Option(help="Swipes to evaluate on; default: the run's held-out ones.")
+    ] = None,
+    lexicon: Annotated[
+        str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+    ] = "wordfreq",
+    beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="Only this many swipes; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here as JSON too.")
+    ] = None,
+) -> None:
+    """Decode held-out swipes, greedily and by beam, and print the accuracy.
+
+    Example: [bold]swipe-train eval --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
+    """
+    from swipe.files import write_text_atomic
+    from train.evaluate import evaluate_checkpoint, table
+
+    result = evaluate_checkpoint(
+        checkpoint, data, lexicon, beam_width=beam, limit=limit, threads=threads
+    )
+    for part in table(result):
+        console.print(part)
+    if json_out is not None:
+        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
+        write_text_atomic(json_out, text + "\n")
+        console.print(f"figures written to {json_out}")
+
+
+def main() -> None:
+    """Console script ``swipe-train``."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

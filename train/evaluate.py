@@ -1,0 +1,161 @@
+"""Evaluation: a model's logits on held-out swipes, decoded greedily and by beam, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import nn
+
+from swipe.contract import ModelContract
+from swipe.corpus import load_corpus
+from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
+from swipe.features import feature_batch
+from swipe.layout import load_layout
+from swipe.lexicon import Lexicon, load_lexicon
+from swipe.scoring import KS, score_words
+from train.checkpoint import load_checkpoint
+from train.config import Data
+from train.finite import require_finite
+
+BATCH: Final = 256
+CANDIDATES: Final = max(KS)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of one model on one set of swipes.
+
+    Attributes:
+        swipes: what was evaluated on; says "synthetic" when it is.
+        lexicon: name of the lexicon.
+        lexicon_sha256: its hash; results compare only when it is equal.
+        beam_width: of the beam search.
+        beam: figures of the beam search.
+        greedy: figures of the greedy strings, no lexicon used to decode.
+    """
+
+    swipes: str
+    lexicon: str
+    lexicon_sha256: str
+    beam_width: int
+    beam: dict[str, Any]
+    greedy: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def predict(
+    model: nn.Module, contract: ModelContract, features: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Logits ``float32[N, 32, K + 1]`` of ``features [N, 2, 64]``, in bounded batches.
+
+    Raises:
+        NonFiniteError: the model gave NaN or Inf.
+    """
+    model.eval()
+    keys = torch.tensor(contract.keys, dtype=torch.float32)
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(features), BATCH):
+            batch = torch.from_numpy(features[start : start + BATCH])
+            parts.append(model(batch, keys.expand(len(batch), -1, -1)).numpy())
+    logits = np.concatenate(parts)
+    require_finite({"logits": torch.from_numpy(logits)}, where="in evaluation", fix="train again")
+    return logits
+
+
+def evaluate_words(
+    model: nn.Module,
+    contract: ModelContract,
+    features: NDArray[np.float32],
+    truths: Sequence[str],
+    lexicon: Lexicon,
+    *,
+    beam_width: int = DEFAULT_PRESET.beam_width,
+    swipes: str = "",
+) -> Evaluation:
+    """Decode and score ``features [N, 2, 64]`` whose words are `truths`."""
+    logits = predict(model, contract, features)
+    decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
+    beam = [[c.word for c in row] for row in decoder.decode_batch(logits, CANDIDATES)]
+    strings = [[word] for word in greedy(logits, contract.alphabet)]
+    return Evaluation(
+        swipes=swipes,
+        lexicon=lexicon.name,
+        lexicon_sha256=lexicon.sha256,
+        beam_width=beam_width,
+        beam=score_words(truths, beam, lexicon).to_dict(),
+        greedy=score_words(truths, strings, lexicon).to_dict(),
+    )
+
+
+def evaluate_checkpoint(
+    path: Path, data: str | None, lexicon: str, *, beam_width: int, limit: int, threads: int
+) -> Evaluation:
+    """Evaluate a checkpoint on a corpus, or on its own run's held-out swipes.
+
+    Args:
+        path: a checkpoint or a run folder.
+        data: corpus; None for the swipes the run held out.
+        lexicon: lexicon specification.
+        beam_width: of the beam search.
+        limit: at most this many swipes, drawn over all writers; 0 for all.
+        threads: torch threads.
+
+    Raises:
+        SwipeError: checkpoint, data or lexicon cannot be used.
+    """
+    from train.swipe_task import load_swipe_data, sample
+
+    torch.set_num_threads(threads)
+    checkpoint = load_checkpoint(path)
+    layout = load_layout(checkpoint.contract.layout)
+    if data is not None:
+        corpus = load_corpus(data, layout)
+        gestures, label = list(corpus.gestures), corpus.summary()
+    else:
+        fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
+        own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))
+        gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
+    if limit:
+        gestures = sample(gestures, limit, 0)
+    return evaluate_words(
+        checkpoint.model(),
+        checkpoint.contract,
+        feature_batch(gestures),
+        [g.word for g in gestures],
+        load_lexicon(lexicon),
+        beam_width=beam_width,
+        swipes=label,
+    )
+
+
+def table(result: Evaluation) -> list[Table | str]:
+    """What ``swipe-train eval`` prints."""
+    beam = result.beam
+    accuracy = Table(title=f"{result.swipes}; lexicon {result.lexicon}, beam {result.beam_width}")
+    for heading in ("set", "swipes", *(f"top-{k} %" for k in KS)):
+        accuracy.add_column(heading, justify="right")
+    rows = {"strict": beam["strict"], "in vocabulary": beam["in_vocabulary"], **beam["strata"]}
+    for name, part in rows.items():
+        if part is not None:
+            figures = (f"{part['top_k'][str(k)]:.2f}" for k in KS)
+            accuracy.add_row(name, f"{part['n']:,}", *figures)
+    top1 = result.greedy["strict"]["top_k"]["1"]
+    edits = result.greedy["edits"]
+    return [
+        accuracy,
+        f"greedy strings: {top1:.2f} % right, CER {result.greedy['cer']:.2f} % "
+        f"({edits['substitutions']} substitutions, {edits['deletions']} deletions, "
+        f"{edits['insertions']} insertions); beam CER {beam['cer']:.2f} %",
+        f"lexicon hash {result.lexicon_sha256[:16]}",
+    ]

@@ -1,0 +1,75 @@
+"""The finite guard: one pair of functions, used at every hand-over.
+
+A batch, a loss, gradients, parameters, buffers, a file about to be written and one just read all
+pass through here, so "finite" means the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swipe.errors import NonFiniteError
+
+
+@dataclass(frozen=True, slots=True)
+class NonFinite:
+    """The first tensor that is not finite.
+
+    Attributes:
+        name: the tensor's name or module path.
+        nan: how many of its values are NaN.
+        inf: how many are infinite.
+        size: how many values it has.
+    """
+
+    name: str
+    nan: int
+    inf: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.nan} NaN and {self.inf} Inf of {self.size} values"
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every value of every floating-point tensor is finite; one synchronisation.
+
+    A norm is NaN or Inf exactly when a value is, or when finite values overflow float32 squared:
+    the latter is an explosion that no caller wants to keep either.
+    """
+    floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
+    if not floats:
+        return True
+    norms = torch._foreach_norm(floats)
+    return bool(torch.isfinite(torch.stack(norms).sum()))
+
+
+def find_nonfinite(named: Mapping[str, Tensor]) -> NonFinite | None:
+    """The first tensor of `named` with a value that is not finite, and how many it has."""
+    for name, tensor in named.items():
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+            continue
+        nan = int(torch.isnan(tensor).sum())
+        inf = int(torch.isinf(tensor).sum())
+        return NonFinite(name, nan, inf, tensor.numel())
+    return None
+
+
+def require_finite(named: Mapping[str, Tensor], *, where: str, fix: str) -> None:
+    """Raise when a tensor of `named` holds NaN or Inf.
+
+    Args:
+        named: tensors by name or module path.
+        where: what was about to happen, e.g. "before saving last.safetensors".
+        fix: the mend to show.
+
+    Raises:
+        NonFiniteError: names the first bad tensor and counts its bad values.
+    """
+    found = find_nonfinite(named)
+    if found is not None:
+        raise NonFiniteError(f"not finite {where}: {found}", fix=fix)

@@ -1,0 +1,182 @@
+"""Swipe typing as a `Task`: CTC over key classes, scored by decoded words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from swipe.lexicon import load_lexicon
+from torch import Tensor
+from torch.nn import functional as F
+
+from swipe.contract import ModelContract
+from swipe.corpus import load_corpus, split_by_writer
+from swipe.errors import DataError
+from swipe.features import trajectories
+from swipe.gesture import Gesture, letter_miss
+from swipe.layout import Layout
+from swipe.sources import Corpus
+from train.augment import augment
+from train.checkpoint import Checkpoint
+from train.config import Data, TrainConfig
+from train.evaluate import evaluate_words
+from train.models import ModelSpec, build_model
+from train.task import Batch, Score
+
+DEV_SALT = "dev"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwipeData:
+    """Training and held-out gestures, disjoint by writer.
+
+    Attributes:
+        train: what the model learns from.
+        dev: what checkpoints are chosen on.
+        filtered: training gestures left out because they miss a letter of their word.
+        corpora: what was read, with its rejected rows.
+        source: the record that goes into the checkpoint, so that export can find the data again.
+    """
+
+    train: list[Gesture]
+    dev: list[Gesture]
+    filtered: int
+    corpora: tuple[Corpus, ...]
+    source: dict[str, Any]
+
+
+def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
+    """Read, split by writer and filter the data that `config` names.
+
+    Raises:
+        DataError: a corpus cannot be used, or nothing is left to train on.
+    """
+    corpus = load_corpus(config.train, layout, seed=seed)
+    corpora = [corpus]
+    if config.dev:
+        held_out = load_corpus(config.dev, layout, seed=seed + 1)
+        corpora.append(held_out)
+        train, dev = list(corpus.gestures), list(held_out.gestures)
+        shared = {g.writer for g in train} & {g.writer for g in dev}
+        if shared and config.dev != config.train:
+            raise DataError(
+                f"{len(shared)} writers are in both {config.train} and {config.dev}",
+                fix="split the corpora by writer, or leave out --dev",
+            )
+    else:
+        train, dev = split_by_writer(corpus.gestures, config.dev_share, salt=DEV_SALT)
+    kept = [g for g in train if letter_miss(g, layout) <= config.max_letter_miss]
+    if not kept:
+        raise DataError(
+            "no training swipe passes over the letters of its word",
+            fix="check data.layout, or raise data.max_letter_miss",
+        )
+    source = {
+        "train": config.train,
+        "dev": config.dev,
+        "dev_share": config.dev_share,
+        "layout": config.layout,
+        "seed": seed,
+        "synthetic": config.train.startswith("synthetic"),
+    }
+    return SwipeData(kept, dev, len(train) - len(kept), tuple(corpora), source)
+
+
+class SwipeTask:
+    """The task of one run: model, batches, loss, evaluation."""
+
+    def __init__(self, config: TrainConfig, data: SwipeData, layout: Layout) -> None:
+        torch.manual_seed(config.seed)
+        self._config = config
+        self._contract: ModelContract = layout.contract()
+        self._spec = ModelSpec(**config.model.model_dump())
+        self._source = data.source
+        self.model = build_model(self._spec)
+        self._keys = layout.centers.astype(np.float32)
+        self._trajectories = trajectories(data.train)
+        self._ids = [g.id for g in data.train]
+        self._targets, self._lengths = _encode([g.word for g in data.train], layout.letters)
+        self._dev = sample(data.dev, config.evaluation.swipes, config.seed)
+        self._dev_features = np.clip(trajectories(self._dev), 0.0, 1.0)
+        self._lexicon = load_lexicon(config.evaluation.lexicon)
+        self._size = min(config.optimizer.batch_size, len(self._ids))
+        self._batches_per_epoch = max(1, len(self._ids) // self._size)
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def batch(self, step: int) -> Batch:
+        """Batch of `step`: epoch order from (seed, epoch), augmentation from (seed, step)."""
+        epoch, position = divmod(step, self._batches_per_epoch)
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(len(self._ids))
+        rows = order[position * self._size : (position + 1) * self._size]
+        rng = np.random.default_rng([self._config.seed, 1, step])
+        moved, keys = augment(self._trajectories[rows], self._keys, self._config.augment, rng)
+        return Batch(
+            {
+                "features": torch.from_numpy(np.clip(moved, 0.0, 1.0)),
+                "keys": torch.from_numpy(keys),
+                "targets": torch.from_numpy(self._targets[rows]),
+                "lengths": torch.from_numpy(self._lengths[rows]),
+            },
+            [self._ids[row] for row in rows],
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """CTC loss per letter, averaged over the batch.
+
+        ``zero_infinity`` stays off: an infeasible word must be seen, not turned into a zero.
+        """
+        tensors = batch.tensors
+        logits = self.model(tensors["features"], tensors["keys"])
+        log_probs = F.log_softmax(logits, dim=-1).transpose(0, 1)
+        frames = torch.full((logits.shape[0],), logits.shape[1], dtype=torch.long)
+        return F.ctc_loss(
+            log_probs,
+            tensors["targets"],
+            frames,
+            tensors["lengths"],
+            blank=self._contract.blank,
+            zero_infinity=False,
+        )
+
+    def evaluate(self) -> Score:
+        """Beam-decode the held-out swipes; the score is strict top-1."""
+        result = evaluate_words(
+            self.model,
+            self._contract,
+            self._dev_features,
+            [g.word for g in self._dev],
+            self._lexicon,
+            beam_width=self._config.evaluation.beam_width,
+        )
+        top = result.beam["strict"]["top_k"]
+        summary = f"dev top-1 {top['1']:.1f} %, top-4 {top['4']:.1f} % of {len(self._dev)} swipes"
+        return Score(float(top["1"]), result.to_dict(), summary)
+
+    def checkpoint(self, step: int, score: Score) -> Checkpoint:
+        """The model as it is now."""
+        tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)
+
+
+def sample(gestures: list[Gesture], count: int, seed: int) -> list[Gesture]:
+    """At most `count` gestures drawn over all writers, in file order; equal seeds, equal draws."""
+    if len(gestures) <= count:
+        return gestures
+    rows = np.random.default_rng([seed, 2]).choice(len(gestures), size=count, replace=False)
+    return [gestures[row] for row in np.sort(rows)]
+
+
+def _encode(words: list[str], letters: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Words -> (class indices int64[B, L] padded with 0, lengths int64[B])."""
+    lengths = np.array([len(word) for word in words], dtype=np.int64)
+    targets = np.zeros((len(words), int(lengths.max())), dtype=np.int64)
+    for row, word in enumerate(words):
+        targets[row, : len(word)] = [letters.index(c) for c in word]
+    return targets, lengths
