@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swipe.console import console, make_app, run
+from swipe.console import console, make_app, make_table, run
 from swipe.errors import ParityError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from android_harness.local import Bench
+    from android_harness.local import Bench, Row
 
 app = make_app("Measure a bundle's artefacts against PyTorch on this machine.")
 
@@ -46,7 +46,8 @@ def bench(
         results = run_bench(
             bundle, Plan(blocks=blocks, block_calls=calls), threads, lexicon, status.update
         )
-    console.print(_table(results))
+    for table in (_latency_table(results), _parity_table(results)):
+        console.print(table)
     for name, reason in results.skipped.items():
         console.print(f"{name}: UNVERIFIED, not executed here: {reason}")
     path = json_out or bundle / "bench.json"
@@ -59,24 +60,36 @@ def bench(
         raise ParityError(reasons, fix="export again; a stale or damaged artefact is not shipped")
 
 
-def _table(results: Bench) -> Table:
-    from rich.table import Table
-
-    source = results.manifest.source
-    table = Table(
-        title=f"{source.verification_swipes:,} swipes ({source.swipes}), "
-        f"{results.threads} thread(s), * ships"
+def _latency_table(results: Bench) -> Table:
+    title = f"latency per swipe, {results.threads} thread(s), interleaved"
+    percentiles = ("p50 ms", "p90 ms", "p99 ms")
+    table = make_table(
+        title, "implementation", "kB", "load ms", "first ms", *percentiles, "x eager"
     )
-    table.add_column("implementation")
-    for heading in (
-        "kB", "load ms", "first ms", "p50 ms", "p90 ms", "p99 ms", "x eager",
-        "frames agree", "words agree", "top-1 %", "top-4 %", "verdict",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
     eager = results.rows[0].latency.p50_ms
     for row in results.rows:
+        table.add_row(
+            _name(row),
+            f"{row.size_bytes / 1000:.0f}",
+            f"{row.load_ms:.1f}",
+            f"{row.first_ms:.2f}",
+            f"{row.latency.p50_ms:.3f}",
+            f"{row.latency.p90_ms:.3f}",
+            f"{row.latency.p99_ms:.3f}",
+            f"{row.latency.p50_ms / eager:.2f}",
+        )
+    return table
+
+
+def _parity_table(results: Bench) -> Table:
+    source = results.manifest.source
+    title = f"against PyTorch on {source.verification_swipes:,} swipes: {source.swipes}"
+    agreement = ("frames agree", "words agree")
+    table = make_table(title, "implementation", *agreement, "top-1 %", "top-4 %", "verdict")
+    table.caption = "* is the artefact to ship"
+    for row in results.rows:
         metrics = row.verdict.metrics
-        parity = (
+        figures = (
             ("-", "-", "-", "-")
             if metrics is None
             else (
@@ -86,19 +99,12 @@ def _table(results: Bench) -> Table:
                 f"{metrics.top4:.2f}",
             )
         )
-        table.add_row(
-            row.name + (" *" if row.taken else ""),
-            f"{row.size_bytes / 1000:.0f}",
-            f"{row.load_ms:.1f}",
-            f"{row.first_ms:.2f}",
-            f"{row.latency.p50_ms:.3f}",
-            f"{row.latency.p90_ms:.3f}",
-            f"{row.latency.p99_ms:.3f}",
-            f"{row.latency.p50_ms / eager:.2f}",
-            *parity,
-            str(row.verdict.status),
-        )
+        table.add_row(_name(row), *figures, str(row.verdict.status))
     return table
+
+
+def _name(row: Row) -> str:
+    return row.name + (" *" if row.taken else "")
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from exporter.manifest import (
 )
 from exporter.parity import Answers, Limits, Status, Verdict, compare, refused
 from exporter.targets import Target, find_target
-from swipe.errors import GateError, MissingError
+from swipe.errors import GateError
 from swipe.files import sha256_file
 
 SCHEMA: Final = "swipe-export/bench/1"
@@ -161,10 +161,8 @@ def bench(
                 continue
             name = f"{target.name} {entry.rung}"
             path = require_unaltered(folder, entry)
-            try:
-                target.format().load(path, threads)
-            except MissingError as error:
-                skipped[name] = str(error)
+            if not target.executes_here():
+                skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
                 continue
             loaders[name] = _loader(target, path, threads)
             entries[name] = (entry, _limits(target, entry.rung, manifest))

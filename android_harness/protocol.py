@@ -1,8 +1,8 @@
 """The measuring protocol: every implementation under the same conditions, in one run.
 
-Cold load and first call once per implementation; then a warm-up; then blocks of calls with the
-implementations interleaved block by block in rotating order, because a fixed order is what a
-drifting clock or a warming chip punishes. Inputs rotate through real swipes.
+Load (median of three) and first call of each implementation; then a warm-up; then blocks of
+calls, the implementations interleaved block by block in rotating order, because a fixed order is
+what a drifting clock or a warming chip punishes. Inputs rotate through real swipes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ class Plan:
     """How long to measure.
 
     Attributes:
+        loads: how often each implementation is opened.
         warmup: calls per implementation before anything is timed.
         blocks: rounds over all implementations.
         block_calls: timed calls per implementation and round.
     """
 
+    loads: int = 3
     warmup: int = 20
     blocks: int = 20
     block_calls: int = 25
@@ -39,8 +41,9 @@ class Timing:
     """What was measured of one implementation.
 
     Attributes:
-        load_ms: from file to a runner that is ready to be called.
-        first_ms: the first call.
+        load_ms: from file to a runner that is ready to be called, median of `Plan.loads`; the
+            first load also imports the library, which the median leaves out.
+        first_ms: the first call of a fresh runner.
         latency_ns: every timed call, in order.
     """
 
@@ -71,13 +74,15 @@ def measure(
     rows = [np.ascontiguousarray(row[None]) for row in inputs]
     for name, load in loaders.items():
         observe(f"loading {name}")
+        load_ns = []
+        for _ in range(plan.loads):
+            started = time.perf_counter_ns()
+            runners[name] = load()
+            load_ns.append(time.perf_counter_ns() - started)
         started = time.perf_counter_ns()
-        runners[name] = load()
-        loaded = time.perf_counter_ns()
         runners[name](rows[0])
-        timings[name] = Timing(
-            load_ms=(loaded - started) / 1e6, first_ms=(time.perf_counter_ns() - loaded) / 1e6
-        )
+        first_ns = time.perf_counter_ns() - started
+        timings[name] = Timing(load_ms=float(np.median(load_ns)) / 1e6, first_ms=first_ns / 1e6)
     names = list(loaders)
     for name in names:
         for call in range(plan.warmup):

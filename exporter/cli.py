@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swipe.console import console, make_app, run
+from swipe.console import console, make_app, make_table, run
 from swipe.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -70,11 +70,10 @@ _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS 
 
 def _conclude(manifest: Manifest, out: Path) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
-    from rich.table import Table
-
-    table = Table(title=f"{out}: judged on {manifest.source.swipes}")
-    for heading in ("format", "taken", "kB", "verdict", "top-1", "PyTorch", "frames agree"):
-        table.add_column(heading)
+    title = f"{out}: judged on {manifest.source.swipes}"
+    table = make_table(
+        title, "format", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
+    )
     for entry in manifest.formats:
         taken, metrics = entry.taken, entry.taken.verdict.metrics
         figures = (
@@ -88,7 +87,7 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
         )
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
         verdict = f"{taken.verdict.status} ({taken.verdict.level})"
-        table.add_row(entry.format, taken.rung, size, verdict, *figures)
+        table.add_row(entry.format, taken.rung, size, *figures, verdict)
     console.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
+from exporter.formats import Lowering
 from exporter.parity import Answers, Limits, Status, Verdict, compare, refused, unverified
 from exporter.targets import Rung, Target
 from swipe.errors import GateError, LoweringError, MissingError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -46,6 +47,10 @@ class Target:
     extra: str
     rungs: tuple[Rung, ...]
     executes_on: tuple[str, ...] = ()
+
+    def executes_here(self) -> bool:
+        """Whether this machine can execute the format's artefacts."""
+        return not self.executes_on or sys.platform in self.executes_on
 
     @property
     def baseline(self) -> Rung:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import console, make_app, run
+from swipe.console import console, make_app, make_table, run
 
 app = make_app(
     "Make, convert and look at swipe corpora.\n\nExample: [bold]swipe-data stats train.jsonl.gz[/]"
@@ -71,7 +71,6 @@ def stats(
     Example: [bold]swipe-data stats dev.jsonl.gz[/]
     """
     import numpy as np
-    from rich.table import Table
 
     from swipe.corpus import load_corpus
     from swipe.gesture import letter_miss
@@ -80,14 +79,14 @@ def stats(
     keyboard = load_layout(layout)
     corpus = load_corpus(source, keyboard)
     console.print(corpus.summary())
-    rows = {
+    rows: dict[str, list[float]] = {
         "letters per word": [len(g.word) for g in corpus.gestures],
         "duration, ms": [g.duration_ms for g in corpus.gestures],
         "points": [len(g.points) for g in corpus.gestures],
         "points per second": [1000 * len(g.points) / g.duration_ms for g in corpus.gestures],
         "worst letter miss, keys": [letter_miss(g, keyboard) for g in corpus.gestures],
     }
-    table = Table("per swipe", "min", "p10", "median", "p90", "max")
+    table = make_table("", "per swipe", "min", "p10", "median", "p90", "max")
     for name, values in rows.items():
         table.add_row(name, *(f"{v:,.2f}" for v in np.percentile(values, [0, 10, 50, 90, 100])))
     console.print(table)

@@ -13,7 +13,9 @@ import traceback
 from typing import NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from swipe.errors import ExitCode, SwipeError
 
@@ -35,6 +37,14 @@ def make_app(help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def make_table(title: str, *headings: str) -> Table:
+    """A table that fits 80 columns: the first column names, the others are figures."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
+    return table
 
 
 def run(app: typer.Typer) -> NoReturn:

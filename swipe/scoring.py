@@ -109,10 +109,10 @@ def count_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Edits:
             f"{len(references)} references with {letters} letters, {len(hypotheses)} hypotheses",
             fix="give one hypothesis per reference, and at least one letter",
         )
-    totals = np.sum(
-        [_edits(r, h) for r, h in zip(references, hypotheses, strict=True)], axis=0, dtype=np.int64
-    )
-    return Edits(int(totals[0]), int(totals[1]), int(totals[2]), letters)
+    pairs = zip(references, hypotheses, strict=True)
+    totals = np.array([_edits(reference, hypothesis) for reference, hypothesis in pairs])
+    substitutions, deletions, insertions = totals.sum(axis=0).tolist()
+    return Edits(substitutions, deletions, insertions, letters)
 
 
 def drop_bound(

@@ -13,6 +13,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -137,7 +138,7 @@ def parse_jsonl(
         except KeyError as error:
             yield Rejection(number, identifier, f"missing field: {error.args[0]}")
             continue
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             yield Rejection(number, identifier, f"malformed field: {error}")
             continue
         reason = gesture if isinstance(gesture, str) else defect(gesture, letters)
@@ -184,13 +185,12 @@ def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
     """Write gestures as our own jsonl (gzip when the name ends in .gz); returns the count."""
     count = 0
     with replacing(path) as temporary:
-        # mtime 0: equal gestures give equal bytes.
-        stream: Any = (
-            gzip.GzipFile(filename="", mode="wb", fileobj=temporary.open("wb"), mtime=0)
-            if path.name.endswith(".gz")
-            else temporary.open("wb")
-        )
-        with stream:
+        with temporary.open("wb") as raw, ExitStack() as stack:
+            stream: Any = raw
+            if path.name.endswith(".gz"):
+                # mtime 0: equal gestures give equal bytes.
+                packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+                stream = stack.enter_context(packed)
             for gesture in gestures:
                 row = {
                     "id": gesture.id,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
+from swipe.console import make_table
 from swipe.contract import ModelContract
 from swipe.corpus import load_corpus
 from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
@@ -68,7 +69,7 @@ def predict(
         for start in range(0, len(features), BATCH):
             batch = torch.from_numpy(features[start : start + BATCH])
             parts.append(model(batch, keys.expand(len(batch), -1, -1)).numpy())
-    logits = np.concatenate(parts)
+    logits: NDArray[np.float32] = np.concatenate(parts)
     require_finite({"logits": torch.from_numpy(logits)}, where="in evaluation", fix="train again")
     return logits
 
@@ -142,9 +143,8 @@ def evaluate_checkpoint(
 def table(result: Evaluation) -> list[Table | str]:
     """What ``swipe-train eval`` prints."""
     beam = result.beam
-    accuracy = Table(title=f"{result.swipes}; lexicon {result.lexicon}, beam {result.beam_width}")
-    for heading in ("set", "swipes", *(f"top-{k} %" for k in KS)):
-        accuracy.add_column(heading, justify="right")
+    title = f"{result.swipes}; lexicon {result.lexicon}, beam {result.beam_width}"
+    accuracy = make_table(title, "set", "swipes", *(f"top-{k} %" for k in KS))
     rows = {"strict": beam["strict"], "in vocabulary": beam["in_vocabulary"], **beam["strata"]}
     for name, part in rows.items():
         if part is not None:

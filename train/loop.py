@@ -142,7 +142,7 @@ def _step(
     loss = task.loss(batch)
     if not math.isfinite(value := float(loss.detach())):
         return math.nan, math.nan, f"loss is {value}"
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     parameters = list(task.model.parameters())
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
     if not math.isfinite(norm):

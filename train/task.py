@@ -46,7 +46,10 @@ class Score:
 class Task(Protocol):
     """A model, its data, its loss and its score."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; always the same object."""
+        ...
 
     def batch(self, step: int) -> Batch:
         """The batch of optimizer step `step`; equal steps give equal batches."""

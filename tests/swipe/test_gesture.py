@@ -67,5 +67,5 @@ def test_letter_miss_follows_the_order_of_the_letters() -> None:
 
 def test_letter_miss_is_in_key_widths() -> None:
     layout = load_layout("qwerty")
-    points = np.column_stack([layout.path("we") + [0.2, 0.0], [0, 50]]).astype(np.float32)
+    points = np.column_stack([layout.path("we") + np.array([0.2, 0.0]), [0, 50]]).astype(np.float32)
     assert letter_miss(Gesture("1", "we", points, "w", "test"), layout) == pytest.approx(2, abs=0.1)

@@ -54,7 +54,8 @@ def test_layouts_have_different_contracts() -> None:
                 "keys": [{"letter": "a", "cx": 1, "cy": 1, "rx": 0, "ry": 1}],
             }
         ),
-        '{"name": "x", "letters": "a", "keys": [{"letter": "a", "cx": NaN, "cy": 0, "rx": 1, "ry": 1}]}',
+        '{"name": "", "letters": "a", "keys": [{"letter": "a", "cx": NaN, "cy": 0, '
+        '"rx": 1, "ry": 1}]}',
     ],
 )
 def test_a_broken_layout_is_refused(text: str) -> None:

@@ -1,0 +1,156 @@
+"""How an artefact is built, whatever its format: in silence, and moved into place when whole.
+
+Leaves out everything that knows a format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.formats import Lowering
+from swipe.errors import LoweringError, MissingError, UsageError
+
+
+def library(name: str, extra: str) -> Any:
+    """Import the module `name`, which the optional dependency `extra` brings.
+
+    Raises:
+        MissingError: it cannot be imported; the message says how to install it.
+    """
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingError(
+            f"{name} cannot be imported: {error}", fix=f"pip install 'swipe-export[{extra}]'"
+        ) from error
+
+
+def known_rung(rung: str, rungs: tuple[str, ...], format_name: str) -> None:
+    """Refuse a rung that a format does not have.
+
+    Raises:
+        UsageError: `rung` is not in `rungs`.
+    """
+    if rung not in rungs:
+        raise UsageError(
+            f"{format_name} has no rung {rung!r}", fix=f"choose one of: {', '.join(rungs)}"
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence prints, progress bars, warnings and logs, also those that C++ writes.
+
+    Exporters report nothing in them that their return value or exception does not say. An
+    exception passes through, with the last lines of what was silenced as a note. File descriptors
+    1 and 2 are the process's: no other thread should print meanwhile.
+    """
+    with tempfile.TemporaryFile() as chatter:
+        try:
+            with _redirected(chatter.fileno()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except BaseException as error:
+            chatter.seek(0)
+            lines = chatter.read().decode(errors="replace").splitlines()
+            if lines:
+                error.add_note("silenced output ends with:\n" + "\n".join(lines[-20:]))
+            raise
+
+
+@contextlib.contextmanager
+def _redirected(target: int) -> Iterator[None]:
+    _flush()
+    saved = [os.dup(1), os.dup(2)]
+    disabled = logging.root.manager.disable
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            open(os.dup(target), "w", encoding="utf-8", errors="replace") as sink,
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            yield
+    finally:
+        logging.disable(disabled)
+        for descriptor, original in enumerate(saved, start=1):
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # None under pythonw-like hosts, closed under some test runners.
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a path in the same folder to write to; move it onto `path` when the block succeeds.
+
+    Works for a file and for a directory (``.mlpackage``). The temporary keeps the suffix, as some
+    libraries choose the format by it. When the block raises, `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        new = Path(folder, f"new{path.suffix}")
+        yield new
+        if path.is_dir():
+            # A directory cannot be replaced in one call: set the old one aside, and put it back
+            # if the new one cannot take its place.
+            old = Path(folder, f"old{path.suffix}")
+            path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+        else:
+            new.replace(path)
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a file, or of all files under a directory."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def calibration_batches(job: Lowering) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """The calibration set as single inputs with the example's shape.
+
+    Raises:
+        LoweringError: it is empty, has another shape or is not finite.
+    """
+    values = job.calibration
+    if len(values) == 0 or (1, *values.shape[1:]) != job.example.shape:
+        raise LoweringError(
+            f"calibration inputs of shape {values.shape} do not fit inputs {job.example.shape}",
+            fix="give at least one (128 or more work well) real input of the model's shape",
+        )
+    if not bool(np.isfinite(values).all()):
+        raise LoweringError(
+            "the calibration inputs hold NaN or Inf, and so would every scale",
+            fix="drop the rows that are not finite",
+        )
+    return [np.ascontiguousarray(row[None], dtype=np.float32) for row in values]
+
+
+def first_line(error: Exception) -> str:
+    """Type and first line of an exception of a library, to be quoted in ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,310 @@
+"""Core ML: an ML Program ``.mlpackage`` for iOS 17 and macOS 14, in float32, float16 or int8.
+
+Built anywhere, executed only on macOS: elsewhere `inspect` is what stands between a wrong
+conversion and a phone, so it reads every weight back. Known silent errors of the converter are
+refused here or kept out by construction (see `_refuse_masked_attention`, `_runs_in_float16`).
+
+The package is rewritten after saving: coremltools gives it random identifiers and a date, and two
+builds of one model must be the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.formats import Lowering, Runner
+from exporter.formats.build import first_line, known_rung, library, quiet, size_bytes, staged
+from swipe.errors import LoweringError, MissingError
+
+EXTRA: Final = "coreml"
+RUNGS: Final = ("int8", "fp16")
+LAYERS: Final = frozenset({"conv", "linear", "matmul"})
+FRAGILE_IN_FLOAT16: Final = frozenset({"softmax", "log", "exp"})
+"""log(softmax) of float16 is -inf for every class that is not likely."""
+
+SMALLEST_QUANTIZED_WEIGHT: Final = 512
+"""Elements. The library's 2048 skips layers of a small model; a bias is smaller than this."""
+
+FOREIGN_METADATA: Final = "com.github.apple.coremltools."
+SPECIFICATION: Final = Path("Data", "com.apple.CoreML", "model.mlmodel")
+WEIGHTS: Final = Path("Data", "com.apple.CoreML", "weights")
+DEBUG_FILE: Final = "executorch_debug_handle_mapping.json"
+
+
+def lower(job: Lowering, path: Path) -> None:
+    """Write the package computing in float32; see `exporter.formats.Format.lower`."""
+    _save(_converted(job, half=False), job, path)
+
+
+def quantize(job: Lowering, path: Path, rung: str) -> None:
+    """Write the package of `rung`; see `exporter.formats.Format.quantize`.
+
+    ``fp16`` computes in float16 from the first layer on. ``int8`` does too, and stores its weights
+    in int8 per channel; activations stay float16, as calibrating them needs macOS.
+    """
+    known_rung(rung, RUNGS, "Core ML")
+    model = _converted(job, half=True)
+    _save(_quantized(model) if rung == "int8" else model, job, path, rung)
+
+
+def load(path: Path, threads: int = 1) -> Runner:
+    """Open `path` in Core ML on the CPU, macOS only; see `exporter.formats.Format.load`.
+
+    Core ML chooses its threads itself: `threads` is accepted for symmetry and has no effect.
+    """
+    if platform.system() != "Darwin":
+        raise MissingError(
+            f"{path.name} can be built here, but Core ML executes only on macOS",
+            fix="run this step on a Mac, or rely on the structural checks",
+        )
+    coremltools = library("coremltools", EXTRA)
+    try:
+        with quiet():
+            model = coremltools.models.MLModel(
+                str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY
+            )
+            description = model.get_spec().description
+    except Exception as error:
+        # Any type: the bindings raise bare RuntimeErrors and protobuf's own.
+        raise _unusable(path, "cannot be loaded", error) from error
+    source, target = description.input[0].name, description.output[0].name
+
+    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            outputs = model.predict({source: features})
+        except Exception as error:
+            raise _unusable(path, "cannot be executed", error) from error
+        return np.asarray(outputs[target], dtype=np.float32)
+
+    return run
+
+
+def inspect(path: Path) -> dict[str, object]:
+    """Facts of the program, every weight read back; see `exporter.formats.Format.inspect`."""
+    specification = _read(path)
+    if specification.WhichOneof("Type") != "mlProgram":
+        raise _malformed(path, f"its type is {specification.WhichOneof('Type')}")
+    description = specification.description
+    operations = _operations(path, specification)
+    operators = Counter(operation.op_type for operation in operations)
+    if operators["inverse"]:
+        raise _malformed(path, "it computes 1/x as 1/(x + 1e-4): write a division instead")
+    int8 = sum(count for kind, count in operators.items() if kind.startswith("constexpr_"))
+    return {
+        "type": "mlProgram",
+        "specification_version": specification.specificationVersion,
+        "inputs": {value.name: _shape(path, value) for value in description.input},
+        "outputs": {value.name: _shape(path, value) for value in description.output},
+        "operators": dict(sorted(operators.items())),
+        "float16_operators": sum(_gives_float16(operation) for operation in operations),
+        "quantized": int8 > 0,
+        "quantized_layers": int8,
+        "size_bytes": size_bytes(path),
+    }
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The package's user-defined metadata; see `exporter.formats.Format.metadata`."""
+    entries = dict(_read(path).description.metadata.userDefined)
+    ours = {k: v for k, v in sorted(entries.items()) if not k.startswith(FOREIGN_METADATA)}
+    if not ours:
+        raise _malformed(path, "it holds no metadata")
+    return ours
+
+
+def _converted(job: Lowering, *, half: bool) -> Any:
+    """The job as a coremltools MLModel, computing in float16 where `half` and it is safe."""
+    import torch
+
+    coremltools = library("coremltools", EXTRA)
+    precision = (
+        coremltools.transform.FP16ComputePrecision(op_selector=_runs_in_float16)
+        if half
+        else coremltools.precision.FLOAT32
+    )
+    # The boundary stays float32: without dtypes a float16 model also wants float16 inputs.
+    inputs = coremltools.TensorType(job.input_name, shape=job.example.shape, dtype=np.float32)
+    output = coremltools.TensorType(job.output_name, dtype=np.float32)
+    try:
+        with quiet(), torch.no_grad():
+            exported = torch.export.export(job.module, (torch.from_numpy(job.example),))
+            _refuse_masked_attention(exported)
+            return coremltools.convert(
+                exported.run_decompositions({}),
+                convert_to="mlprogram",
+                minimum_deployment_target=coremltools.target.iOS17,
+                compute_precision=precision,
+                inputs=[inputs],
+                outputs=[output],
+                skip_model_load=True,
+            )
+    except LoweringError:
+        raise
+    except Exception as error:
+        # Any type: the converter raises whatever an unknown operator provokes.
+        raise LoweringError(
+            f"coremltools cannot convert the model: {first_line(error)}",
+            fix="run with --debug for the converter's own report",
+        ) from error
+
+
+def _refuse_masked_attention(exported: Any) -> None:
+    """Refuse what coremltools 9 converts wrongly and silently: it inverts attention masks."""
+    import torch
+
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    for node in exported.graph.nodes:
+        mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+        if node.target is attention and mask is not None:
+            raise LoweringError(
+                f"{node.name} has an attention mask, which coremltools inverts without a word",
+                fix="write it with matmul and softmax, and add a float mask of 0 and -1e4",
+            )
+
+
+def _runs_in_float16(operation: Any) -> bool:
+    """Whether a MIL operation may compute in float16: from the first layer on.
+
+    What comes before builds features as differences of coordinates, where float16's 11 bits cost
+    four times the error of all layers together (max |diff| of logits 0.30 against 0.07).
+    """
+    if operation.op_type in FRAGILE_IN_FLOAT16:
+        return False
+    waiting, seen = [operation], set()
+    while waiting:
+        current = waiting.pop()
+        if current.op_type in LAYERS:
+            return True
+        for value in current.inputs.values():
+            for source in value if isinstance(value, tuple | list) else [value]:
+                producer = getattr(source, "op", None)
+                if producer is not None and id(producer) not in seen:
+                    seen.add(id(producer))
+                    waiting.append(producer)
+    return False
+
+
+def _quantized(model: Any) -> Any:
+    optimize = library("coremltools.optimize.coreml", EXTRA)
+    config = optimize.OpLinearQuantizerConfig(
+        mode="linear_symmetric",
+        dtype="int8",
+        granularity="per_channel",
+        weight_threshold=SMALLEST_QUANTIZED_WEIGHT,
+    )
+    try:
+        with quiet():
+            return optimize.linear_quantize_weights(
+                model, optimize.OptimizationConfig(global_config=config)
+            )
+    except Exception as error:
+        # Any type: as for the converter.
+        raise LoweringError(
+            f"coremltools cannot quantize the model: {first_line(error)}",
+            fix="ship the fp16 artefact of this model",
+        ) from error
+
+
+def _save(model: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
+    with staged(path) as new:
+        with quiet():
+            model.save(str(new))
+        _normalize(new, job)
+        facts = inspect(new)
+        if rung == "int8" and not facts["quantized"]:
+            raise LoweringError(
+                "int8 quantization changed nothing: no weight is large enough",
+                fix="ship the fp16 artefact of this model",
+            )
+        if rung != "fp32" and not facts["float16_operators"]:
+            raise LoweringError(
+                "nothing computes in float16: the model has no convolution, linear or matmul",
+                fix="ship the float32 artefact of this model",
+            )
+
+
+def _normalize(package: Path, job: Lowering) -> None:
+    """Give `package` our metadata, and identifiers that depend on its content only."""
+    (package / DEBUG_FILE).unlink(missing_ok=True)
+    specification = _read(package)
+    entries = specification.description.metadata.userDefined
+    entries.pop(f"{FOREIGN_METADATA}conversion_date", None)
+    entries.update(job.metadata)
+    # Maps have no order of their own.
+    content = specification.SerializeToString(deterministic=True)
+    (package / SPECIFICATION).write_bytes(content)
+    manifest = json.loads((package / "Manifest.json").read_text())
+    names = {
+        old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"]))
+        for old, item in manifest["itemInfoEntries"].items()
+    }
+    items = {names[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["itemInfoEntries"] = items
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    (package / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
+
+
+def _read(path: Path) -> Any:
+    coremltools = library("coremltools", EXTRA)
+    try:
+        with quiet():
+            return coremltools.utils.load_spec(str(path))
+    except Exception as error:
+        # Any type: the package reader and protobuf raise their own.
+        raise _unusable(path, "cannot be read", error) from error
+
+
+def _operations(path: Path, specification: Any) -> list[Any]:
+    """The program's operations without constants, once every weight is read and finite."""
+    reader = library("coremltools.converters.mil.frontend.milproto.load", EXTRA)
+    try:
+        with quiet():
+            program = reader.load(
+                specification,
+                specification_version=specification.specificationVersion,
+                file_weights_dir=str(path / WEIGHTS),
+            )
+    except Exception as error:
+        # Any type: a lookup in half a weight file ends as anything.
+        raise _unusable(path, "has weights that cannot be read", error) from error
+    operations = list(program.functions["main"].operations)
+    for operation in operations:
+        for value in (*operation.inputs.values(), *operation.outputs):
+            number = np.asarray(getattr(value, "val", None))
+            if number.dtype.kind == "f" and not np.isfinite(number).all():
+                raise _malformed(path, f"{value.name} holds NaN or Inf")
+    return [operation for operation in operations if operation.op_type != "const"]
+
+
+def _gives_float16(operation: Any) -> bool:
+    types = library("coremltools.converters.mil.mil.types", EXTRA)
+    return any(types.builtin_to_string(value.dtype) == "fp16" for value in operation.outputs)
+
+
+def _shape(path: Path, value: Any) -> list[int]:
+    array = value.type.multiArrayType
+    if array.dataType != array.FLOAT32 or not array.shape:
+        raise _malformed(path, f"{value.name} is not a float32 array of static shape")
+    return [int(size) for size in array.shape]
+
+
+def _malformed(path: Path, reason: str) -> LoweringError:
+    return LoweringError(
+        f"{path.name} is not a Core ML package as we ship them: {reason}",
+        fix="export the model again with swipe-export coreml",
+    )
+
+
+def _unusable(path: Path, what: str, error: Exception) -> LoweringError:
+    return LoweringError(
+        f"{path.name} {what}: {first_line(error)}",
+        fix="export the model again with swipe-export coreml",
+    )

@@ -1,0 +1,192 @@
+"""ONNX artefacts: right, static, opset 14, silent about their build, and refused when damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lowering_jobs import METADATA, expected, strokes, swipe_job, traces_of_this_machine
+from torch import nn
+
+from exporter.formats import Lowering
+from exporter.formats import onnx as onnx_format
+from swipe.errors import LoweringError, MissingError, UsageError
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+INPUTS = strokes(8, seed=4)
+
+
+@pytest.fixture(scope="module")
+def job() -> Lowering:
+    return swipe_job()
+
+
+@pytest.fixture(scope="module")
+def full(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    onnx_format.lower(job, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model-int8.onnx"
+    onnx_format.quantize(job, path, "int8")
+    return path
+
+
+def logits(path: Path) -> np.ndarray:
+    run = onnx_format.load(path)
+    return np.concatenate([run(row[None]) for row in INPUTS])
+
+
+def test_importing_the_formats_loads_no_heavy_library() -> None:
+    program = (
+        "import sys\n"
+        "import exporter.formats.onnx, exporter.formats.executorch, exporter.formats.coreml\n"
+        "heavy = {'torch', 'onnx', 'onnxscript', 'onnxruntime', 'executorch', 'torchao',"
+        " 'coremltools'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_rung_is_named(job: Lowering, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="int4"):
+        onnx_format.quantize(job, tmp_path / "model.onnx", "int4")
+
+
+def test_a_missing_library_names_the_extra(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingError) as caught:
+        onnx_format.load(full)
+    assert caught.value.fix == "pip install 'swipe-export[onnx]'"
+
+
+@pytest.mark.slow
+def test_the_float_model_agrees_with_torch(job: Lowering, full: Path) -> None:
+    np.testing.assert_allclose(logits(full), expected(job, INPUTS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_structure_is_what_we_promise(full: Path) -> None:
+    facts = onnx_format.inspect(full)
+    assert facts["opset"] == 14
+    assert facts["ir_version"] == 7
+    assert facts["inputs"] == {"features": [1, 2, 64]}
+    assert facts["outputs"] == {"logits": [1, 32, 27]}
+    assert facts["quantized"] is False
+    assert facts["size_bytes"] == full.stat().st_size
+
+
+@pytest.mark.slow
+def test_the_int8_model_runs_and_is_smaller(job: Lowering, full: Path, small: Path) -> None:
+    facts = onnx_format.inspect(small)
+    assert facts["quantized"] is True
+    assert facts["quantized_layers"] == 5
+    assert facts["float_layers"] == 2
+    assert small.stat().st_size < 0.7 * full.stat().st_size
+    wanted = expected(job, INPUTS)
+    assert np.abs(logits(small) - wanted).max() < 0.25 * np.ptp(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rung", ["fp32", "int8"])
+def test_metadata_comes_back_and_nothing_else_of_the_build(
+    rung: str, full: Path, small: Path
+) -> None:
+    path = full if rung == "fp32" else small
+    assert onnx_format.metadata(path) == METADATA
+    assert traces_of_this_machine(path.read_bytes()) == []
+
+
+@pytest.mark.slow
+def test_two_builds_are_the_same_bytes(
+    job: Lowering, full: Path, small: Path, tmp_path: Path
+) -> None:
+    onnx_format.lower(job, tmp_path / "again.onnx")
+    onnx_format.quantize(job, tmp_path / "again-int8.onnx", "int8")
+    assert (tmp_path / "again.onnx").read_bytes() == full.read_bytes()
+    assert (tmp_path / "again-int8.onnx").read_bytes() == small.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", [onnx_format.load, onnx_format.inspect, onnx_format.metadata])
+def test_a_truncated_file_is_refused(use: object, full: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(full.read_bytes()[: full.stat().st_size // 2])
+    assert callable(use)
+    with pytest.raises(LoweringError, match=r"broken\.onnx"):
+        use(broken)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match=r"absent\.onnx"):
+        onnx_format.load(tmp_path / "absent.onnx")
+
+
+@pytest.mark.slow
+def test_an_input_of_another_shape_is_refused(full: Path) -> None:
+    with pytest.raises(LoweringError, match="cannot be executed"):
+        onnx_format.load(full)(np.zeros((1, 2, 63), np.float32))
+
+
+@pytest.mark.slow
+def test_a_weight_that_is_not_finite_is_named(full: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(full)
+    weight = next(t for t in model.graph.initializer if t.name == "head.weight")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] = np.inf
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, "head.weight"))
+    onnx.save(model, tmp_path / "infinite.onnx")
+    with pytest.raises(LoweringError, match=r"head\.weight holds NaN or Inf"):
+        onnx_format.inspect(tmp_path / "infinite.onnx")
+
+
+@pytest.mark.slow
+def test_a_failed_build_leaves_the_earlier_artefact(job: Lowering, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"earlier")
+    infinite = dataclasses.replace(job, calibration=np.full((2, 2, 64), np.inf, np.float32))
+    with pytest.raises(LoweringError, match="calibration"):
+        onnx_format.quantize(infinite, path, "int8")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == b"earlier"
+
+
+@pytest.mark.slow
+def test_a_quantization_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
+    job = Lowering(nn.ReLU(), INPUTS[:1], INPUTS, METADATA)
+    with pytest.raises(LoweringError, match="changed nothing"):
+        onnx_format.quantize(job, tmp_path / "model.onnx", "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_module_that_cannot_be_exported_is_a_lowering_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    job = Lowering(Branching().eval(), INPUTS[:1], INPUTS, METADATA)
+    with pytest.raises(LoweringError, match="torch cannot export"):
+        onnx_format.lower(job, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
