@@ -2,7 +2,7 @@
 
 The beam search keeps one hypothesis per trie node, because a node *is* a prefix, with the CTC
 probabilities of ending in blank and in its letter. Doubled letters also accept their collapsed
-form: fingers do not pause on the second ``l`` of "hello".
+form: fingers do not pause on the second ``l`` of "hello", at a price, or "off" would win over "of".
 
 Score of a word of L letters: ``ctc / L**gamma + lam * log p(word) + beta * L``.
 """
@@ -35,7 +35,8 @@ class DecoderPreset:
         beta: bonus per letter.
         gamma_prune: exponent of the depth that divides a hypothesis's score when pruning.
         beta_prune: bonus per letter when pruning.
-        collapse_doubles: whether "helo" may also be read as "hello".
+        double_penalty: log-probability charged for each doubled letter that was swiped once
+            ("helo" read as "hello"); infinite to refuse that.
     """
 
     beam_width: int = 100
@@ -45,7 +46,7 @@ class DecoderPreset:
     beta: float = 0.55
     gamma_prune: float = 0.37
     beta_prune: float = 0.7
-    collapse_doubles: bool = True
+    double_penalty: float = 1.5
 
 
 DEFAULT_PRESET = DecoderPreset()
@@ -107,7 +108,7 @@ class BeamDecoder:
             trie.first_child, trie.child_mask, trie.letter, trie.depth, trie.word,
             self.lexicon.log_prob, self._slot, self._stamp, self._clock,
             preset.beam_width, preset.top_classes, preset.gamma, preset.lam, preset.beta,
-            preset.gamma_prune, preset.beta_prune, preset.collapse_doubles,
+            preset.gamma_prune, preset.beta_prune, preset.double_penalty,
         )  # fmt: skip
         self._clock += len(log_probs)
         best = np.lexsort((words, -scores))[:n]
@@ -120,7 +121,7 @@ class BeamDecoder:
 
 
 def exact_scores(
-    log_probs: NDArray[np.floating], lexicon: Lexicon, *, collapse_doubles: bool = False
+    log_probs: NDArray[np.floating], lexicon: Lexicon, *, double_penalty: float = math.inf
 ) -> NDArray[np.float64]:
     """The oracle: log of the CTC probability of every lexicon word, summed over all alignments.
 
@@ -130,7 +131,7 @@ def exact_scores(
     Args:
         log_probs: ``[T, K + 1]``, log-softmax of the logits, blank last.
         lexicon: the words.
-        collapse_doubles: also count alignments of a word's collapsed doubled letters.
+        double_penalty: as in `DecoderPreset`; infinite counts the word's own alignments only.
 
     Returns:
         float64[len(lexicon)], -Inf for words with no alignment.
@@ -141,7 +142,7 @@ def exact_scores(
     top = values.max(axis=1, keepdims=True)
     probability = _exact(
         np.exp(values - top), trie.first_child, trie.child_mask, trie.letter, trie.depth,
-        trie.word, len(lexicon), collapse_doubles,
+        trie.word, len(lexicon), math.exp(-double_penalty),
     )  # fmt: skip
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(probability) + top.sum(), dtype=np.float64)
@@ -185,7 +186,7 @@ def _child(first_child, child_mask, node, c):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _beam(  # type: ignore[no-untyped-def]
     log_probs, first_child, child_mask, letter, depth, word, log_prior, slot, stamp, clock,
-    width, top_classes, gamma, lam, beta, gamma_prune, beta_prune, collapse,
+    width, top_classes, gamma, lam, beta, gamma_prune, beta_prune, double_penalty,
 ):  # fmt: skip
     frames, classes = log_probs.shape
     blank = classes - 1
@@ -226,9 +227,7 @@ def _beam(  # type: ignore[no-untyped-def]
                 if child < 0:
                     continue
                 arriving = (in_blank[i] if c == last else total) + frame[c]
-                if arriving == _NEVER:
-                    continue
-                while child >= 0 and count < capacity:
+                while child >= 0 and arriving > _NEVER and count < capacity:
                     if stamp[child] != tick:
                         stamp[child] = tick
                         slot[child] = count
@@ -237,9 +236,8 @@ def _beam(  # type: ignore[no-untyped-def]
                         count += 1
                     at = slot[child]
                     next_letter[at] = _log_add(next_letter[at], arriving)
-                    if not collapse:
-                        break
                     child = _child(first_child, child_mask, child, c)
+                    arriving -= double_penalty
         # Keep the `width` best; of equal keys the earlier, so that results are repeatable.
         for i in range(count):
             d = max(1.0, float(depth[next_nodes[i]]))
@@ -292,7 +290,7 @@ def _select_classes(frame, blank, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _exact(  # type: ignore[no-untyped-def]
-    probs, first_child, child_mask, letter, depth, word, count, collapse
+    probs, first_child, child_mask, letter, depth, word, count, double_share
 ):
     frames, classes = probs.shape
     blank = classes - 1
@@ -324,8 +322,8 @@ def _exact(  # type: ignore[no-untyped-def]
             if not doubled:
                 source += in_letter[d - 1, t]
             arriving = source * probs[t, c]
-            if doubled and collapse:
-                arriving += arrivals[d - 1, t + 1]
+            if doubled:
+                arriving += arrivals[d - 1, t + 1] * double_share
             arrivals[d, t + 1] = arriving
             in_letter[d, t + 1] = in_letter[d, t] * probs[t, c] + arriving
             in_blank[d, t + 1] = (in_blank[d, t] + in_letter[d, t]) * probs[t, blank]

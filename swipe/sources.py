@@ -184,25 +184,24 @@ def parse_how_we_swipe_log(
 def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
     """Write gestures as our own jsonl (gzip when the name ends in .gz); returns the count."""
     count = 0
-    with replacing(path) as temporary:
-        with temporary.open("wb") as raw, ExitStack() as stack:
-            stream: Any = raw
-            if path.name.endswith(".gz"):
-                # mtime 0: equal gestures give equal bytes.
-                packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
-                stream = stack.enter_context(packed)
-            for gesture in gestures:
-                row = {
-                    "id": gesture.id,
-                    "word": gesture.word,
-                    "writer": gesture.writer,
-                    "source": gesture.source,
-                    "sentence": gesture.sentence,
-                    "aspect": gesture.aspect,
-                    "points": [[round(float(v), 5) for v in point] for point in gesture.points],
-                }
-                stream.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-                count += 1
+    with replacing(path) as temporary, temporary.open("wb") as raw, ExitStack() as stack:
+        stream: Any = raw
+        if path.name.endswith(".gz"):
+            # mtime 0: equal gestures give equal bytes.
+            packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+            stream = stack.enter_context(packed)
+        for gesture in gestures:
+            row = {
+                "id": gesture.id,
+                "word": gesture.word,
+                "writer": gesture.writer,
+                "source": gesture.source,
+                "sentence": gesture.sentence,
+                "aspect": gesture.aspect,
+                "points": [[round(float(v), 5) for v in point] for point in gesture.points],
+            }
+            stream.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+            count += 1
     return count
 
 

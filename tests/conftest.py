@@ -1,4 +1,4 @@
-"""What tests share: the real corpus, and a small trained-looking model."""
+"""What tests share: the real corpus and a released checkpoint."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    """The released nano checkpoint: a small model that really works."""
+    return Path(__file__).parents[1] / "models" / "nano.safetensors"

@@ -104,8 +104,10 @@ def inspect(path: Path) -> dict[str, object]:
     if delegates[DELEGATE] == 0:
         raise _malformed(path, "nothing in it is delegated to XNNPACK")
     try:
-        graphs = [_xnnpack_graph(bytes(data.data)) for data in program.backend_delegate_data]
-    except (OSError, ValueError) as error:
+        with quiet():
+            graphs = [_xnnpack_graph(bytes(data.data)) for data in program.backend_delegate_data]
+    except Exception as error:
+        # Any type: flatc's failures, JSON's, and lookups in half a graph.
         raise _unusable(path, "has a delegate that cannot be read", error) from error
     kinds = Counter(node["xnode_union_type"] for graph in graphs for node in graph["xnodes"])
     quantized = sum(_int8_weights(graph) for graph in graphs)
@@ -126,8 +128,11 @@ def metadata(path: Path) -> dict[str, str]:
     """What the constant method returns; see `exporter.formats.Format.metadata`."""
     for plan in _read(path).execution_plan:
         if plan.name == METADATA_METHOD:
-            text = plan.values[plan.outputs[0]].val.string_val
-            return {str(key): str(value) for key, value in json.loads(text).items()}
+            try:
+                text = plan.values[plan.outputs[0]].val.string_val
+                return {str(key): str(value) for key, value in json.loads(text).items()}
+            except (AttributeError, LookupError, ValueError) as error:
+                raise _unusable(path, "has metadata that cannot be read", error) from error
     raise _malformed(path, f"it holds no metadata: there is no method {METADATA_METHOD!r}")
 
 

@@ -62,9 +62,10 @@ def load(path: Path, threads: int = 1) -> Runner:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        with quiet():
+            session = ort.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
     except Exception as error:
         raise _unusable(path, "cannot be loaded", error) from error
     name = session.get_inputs()[0].name

@@ -41,7 +41,9 @@ class Kinematics(nn.Module):
     def forward(self, position: Tensor) -> Tensor:
         velocity = self._difference(position) * self.VELOCITY_GAIN
         acceleration = self._difference(velocity) * (self.ACCELERATION_GAIN / self.VELOCITY_GAIN)
-        speed = (velocity * velocity).sum(dim=1, keepdim=True).add(1e-6).sqrt()
+        squared = velocity * velocity
+        # A sum of two slices, not sum(dim=1), which XNNPACK leaves out of its delegate.
+        speed = (squared[:, :1] + squared[:, 1:] + 1e-6).sqrt()
         return torch.cat([position * 2.0 - 1.0, velocity, acceleration, speed], dim=1)
 
     @staticmethod

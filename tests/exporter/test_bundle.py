@@ -1,0 +1,143 @@
+"""Bundles: published whole or not at all, and refused when altered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.bundle import Request, export
+from exporter.manifest import FILE, load_manifest, require_unaltered
+from exporter.targets import find_target, require_libraries
+from swipe.errors import GateError, MissingError, UsageError
+from swipe.files import sha256_file
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
+    """An ONNX bundle of the released nano model, judged on synthetic swipes."""
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(_request(released, out), say=lambda line: None)
+    return out
+
+
+def _request(checkpoint: Path, out: Path, *formats: str) -> Request:
+    targets = tuple(find_target(name) for name in formats or ("onnx",))
+    return Request(
+        targets=targets,
+        checkpoint=checkpoint,
+        out=out,
+        quantize=True,
+        budget=5.0,
+        data="synthetic:1500",
+        lexicon="wordfreq:20000",
+        samples=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_what_its_manifest_says(bundle: Path) -> None:
+    manifest = load_manifest(bundle)
+    (entry,) = manifest.formats
+    assert entry.taken.rung == "int8"
+    assert entry.taken.verdict.status == "PASS"
+    files = {rung.file for rung in entry.rungs} | {
+        FILE, "report.md", "checkpoint.safetensors", "verification.npz",
+    }  # fmt: skip
+    assert {p.name for p in bundle.iterdir()} == files
+    assert "synthetic" in (bundle / "report.md").read_text()
+    assert manifest.versions["onnx"]
+    for rung in entry.rungs:
+        require_unaltered(bundle, rung)
+
+
+@pytest.mark.slow
+def test_an_artefact_that_changed_is_refused(bundle: Path) -> None:
+    rung = load_manifest(bundle).formats[0].rungs[0]
+    path = bundle / str(rung.file)
+    original = path.read_bytes()
+    path.write_bytes(original + b" ")
+    try:
+        with pytest.raises(GateError, match="is not the artefact"):
+            require_unaltered(bundle, rung)
+    finally:
+        path.write_bytes(original)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_name": "swipe-export/bundle/99"}, "has schema"),
+        ({"formats": "all of them"}, "not a manifest"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(
+    bundle: Path, tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    fields = json.loads((bundle / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(fields | change))
+    with pytest.raises(GateError, match=reason):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_same_model_exports_to_the_same_bytes(
+    bundle: Path, tmp_path: Path, released: Path
+) -> None:
+    again = export(_request(released, tmp_path / "again"), say=lambda line: None)
+    first = load_manifest(bundle)
+    assert [r.sha256 for r in again.formats[0].rungs] == [r.sha256 for r in first.formats[0].rungs]
+
+
+@pytest.mark.slow
+def test_a_refused_export_leaves_the_earlier_bundle(bundle: Path, tmp_path: Path) -> None:
+    before = sha256_file(bundle)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes((bundle / "checkpoint.safetensors").read_bytes()[:-10])
+    with pytest.raises(GateError):
+        export(_request(damaged, bundle), say=lambda line: None)
+    assert sha256_file(bundle) == before
+    assert [p.name for p in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path, released: Path) -> None:
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "cat.jpg").write_text("meow")
+    with pytest.raises(UsageError, match="is not a bundle"):
+        export(_request(released, precious), say=lambda line: None)
+    assert (precious / "cat.jpg").read_text() == "meow"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, released: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        export(_request(released, tmp_path / "file" / "bundle"), say=lambda line: None)
+
+
+def test_no_bundle_says_how_to_build_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no bundle") as caught:
+        load_manifest(tmp_path)
+    assert "swipe-export all" in caught.value.fix
+
+
+def test_a_missing_library_is_named_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "coremltools" else present(name)
+    )
+    with pytest.raises(MissingError, match="not installed: coremltools") as caught:
+        require_libraries(tuple(find_target(n) for n in ("onnx", "coreml")))
+    assert "swipe-export[coreml]" in caught.value.fix
+    assert "swipe-export onnx" in caught.value.fix
+
+
+def test_an_unknown_format_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_target("tflite")
+    assert "executorch" in caught.value.fix
