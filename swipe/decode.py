@@ -35,18 +35,21 @@ class DecoderPreset:
         beta: bonus per letter.
         gamma_prune: exponent of the depth that divides a hypothesis's score when pruning.
         beta_prune: bonus per letter when pruning.
+        lam_prune: weight, when pruning, of the log probability of the most frequent word that
+            the hypothesis can still become.
         double_penalty: log-probability charged for each doubled letter that was swiped once
             ("helo" read as "hello"); infinite to refuse that.
     """
 
     beam_width: int = 100
-    top_classes: int = 8
-    gamma: float = 0.65
-    lam: float = 0.3
-    beta: float = 0.55
-    gamma_prune: float = 0.37
-    beta_prune: float = 0.7
-    double_penalty: float = 1.5
+    top_classes: int = 16
+    gamma: float = 0.5
+    lam: float = 0.17
+    beta: float = 0.85
+    gamma_prune: float = 0.4
+    beta_prune: float = 0.97
+    lam_prune: float = 0.05
+    double_penalty: float = 4.0
 
 
 DEFAULT_PRESET = DecoderPreset()
@@ -106,9 +109,9 @@ class BeamDecoder:
         words, scores = _beam(
             np.ascontiguousarray(log_probs, dtype=np.float64),
             trie.first_child, trie.child_mask, trie.letter, trie.depth, trie.word,
-            self.lexicon.log_prob, self._slot, self._stamp, self._clock,
+            self.lexicon.log_prob, self.lexicon.lookahead, self._slot, self._stamp, self._clock,
             preset.beam_width, preset.top_classes, preset.gamma, preset.lam, preset.beta,
-            preset.gamma_prune, preset.beta_prune, preset.double_penalty,
+            preset.gamma_prune, preset.beta_prune, preset.lam_prune, preset.double_penalty,
         )  # fmt: skip
         self._clock += len(log_probs)
         best = np.lexsort((words, -scores))[:n]
@@ -185,8 +188,9 @@ def _child(first_child, child_mask, node, c):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _beam(  # type: ignore[no-untyped-def]
-    log_probs, first_child, child_mask, letter, depth, word, log_prior, slot, stamp, clock,
-    width, top_classes, gamma, lam, beta, gamma_prune, beta_prune, double_penalty,
+    log_probs, first_child, child_mask, letter, depth, word, log_prior, lookahead,
+    slot, stamp, clock,
+    width, top_classes, gamma, lam, beta, gamma_prune, beta_prune, lam_prune, double_penalty,
 ):  # fmt: skip
     frames, classes = log_probs.shape
     blank = classes - 1
@@ -243,6 +247,7 @@ def _beam(  # type: ignore[no-untyped-def]
             d = max(1.0, float(depth[next_nodes[i]]))
             mass = _log_add(next_blank[i], next_letter[i])
             keys[i] = mass / d**gamma_prune + beta_prune * depth[next_nodes[i]]
+            keys[i] += lam_prune * lookahead[next_nodes[i]]
         threshold, ties = _NEVER, count
         if count > width:
             threshold = np.partition(keys[:count], count - width)[count - width]

@@ -46,6 +46,7 @@ class Trie:
         letter: int8[N], class of the edge into the node; -1 at the root.
         depth: int16[N], letters from the root.
         word: int32[N], index of the word that ends here, or -1.
+        parent: int32[N], -1 at the root.
     """
 
     first_child: NDArray[np.int32]
@@ -53,6 +54,7 @@ class Trie:
     letter: NDArray[np.int8]
     depth: NDArray[np.int16]
     word: NDArray[np.int32]
+    parent: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,16 @@ class Lexicon:
     def trie(self) -> Trie:
         """The flat trie of all words."""
         return _build_trie(self.words)
+
+    @cached_property
+    def lookahead(self) -> NDArray[np.float32]:
+        """float32[nodes]: log probability of the most frequent word at or below each node."""
+        trie = self.trie
+        best = np.where(trie.word >= 0, self.log_prob[trie.word], np.float32(-np.inf))
+        for depth in range(int(trie.depth[-1]), 0, -1):
+            first, last = np.searchsorted(trie.depth, [depth, depth + 1])
+            np.maximum.at(best, trie.parent[first:last], best[first:last])
+        return best
 
     def extended(self, words: Iterable[str]) -> Lexicon:
         """A lexicon that also holds `words`, each as rare as the rarest present one.
@@ -264,4 +276,4 @@ def _build_trie(words: tuple[str, ...]) -> Trie:
     children = np.arange(offset - 1, 0, -1)  # reversed, so that the first child is written last
     first_child[parent[children]] = children
     depth = np.concatenate(depths).astype(np.int16)
-    return Trie(first_child, mask, letter.astype(np.int8), depth, word)
+    return Trie(first_child, mask, letter.astype(np.int8), depth, word, parent.astype(np.int32))
