@@ -56,12 +56,13 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[s
     log_file = job_folder / f"{target}.log"
     (job_folder / f"{target}.job.json").write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", "exporter.worker", str(job_folder), target]
-    with log_file.open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        for line in process.stdout or ():
             say(line.rstrip("\n"))
-        code = process.wait()
+    code = process.returncode
     if not outcome_file.is_file():
         tail = log_file.read_text(errors="replace").strip().splitlines()[-1:]
         raise LoweringError(

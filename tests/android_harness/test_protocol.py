@@ -1,0 +1,47 @@
+"""The protocol: every implementation measured alike, interleaved, in rotating order."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from android_harness.protocol import Plan, measure
+from exporter.formats import Runner
+
+INPUTS = np.arange(3 * 2 * 64, dtype=np.float32).reshape(3, 2, 64)
+
+
+def test_blocks_are_interleaved_in_rotating_order() -> None:
+    calls: list[tuple[str, float]] = []
+
+    def loader(name: str) -> Runner:
+        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
+            assert row.shape == (1, 2, 64)
+            calls.append((name, float(row[0, 0, 0])))
+            return row
+
+        return run
+
+    loads: list[str] = []
+
+    def opening(name: str) -> Runner:
+        loads.append(name)
+        return loader(name)
+
+    names = ("a", "b", "c")
+    plan = Plan(loads=2, warmup=1, blocks=3, block_calls=2)
+    runners, timings = measure(
+        {name: (lambda name=name: opening(name)) for name in names},  # type: ignore[misc]
+        INPUTS,
+        plan,
+        lambda line: None,
+    )
+    assert loads == ["a", "a", "b", "b", "c", "c"]
+    assert list(runners) == list(names)
+    timed = [name for name, _ in calls[2 * len(names) :]]
+    assert timed == [*"aabbcc", *"bbccaa", *"ccaabb"]
+    for name in names:
+        assert len(timings[name].latency_ns) == 6
+        assert timings[name].load_ms > 0
+        rows = [value for called, value in calls[2 * len(names) :] if called == name]
+        assert len(set(rows)) == len(INPUTS), "inputs rotate through the swipes"

@@ -1,0 +1,227 @@
+"""Sabotaged models and files against the gates of export and bench, each refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from android_harness.local import bench
+from android_harness.protocol import Plan
+from exporter.bundle import Request, export
+from exporter.formats import Lowering
+from exporter.ladder import CONTRACT_KEY, Evidence, RungRecord, climb
+from exporter.manifest import FILE, load_manifest
+from exporter.parity import Answers
+from exporter.targets import Target, find_target
+from swipe.decode import BeamDecoder
+from swipe.errors import GateError, NonFiniteError
+from swipe.features import feature_batch
+from swipe.files import sha256_file
+from swipe.layout import load_layout
+from swipe.lexicon import wordfreq_lexicon
+from swipe.synthesis import synthesize
+from train.checkpoint import load_checkpoint
+from train.evaluate import predict
+from train.models.tcn import BakedSwipeTcn
+
+WORDS = 5000
+
+
+class PermutedClasses(nn.Module):
+    """Every class answers for its neighbour: an alphabet in another order."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = self.model(features)
+        return torch.cat([logits[:, :, 1:26], logits[:, :, :1], logits[:, :, 26:]], dim=2)
+
+
+class SwappedAxes(nn.Module):
+    """The host passed (y, x)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        swapped: Tensor = self.model(torch.cat([features[:, 1:], features[:, :1]], dim=1))
+        return swapped
+
+
+class Constant(nn.Module):
+    """The same answer whatever the swipe."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        constant: Tensor = self.model(features * 0.0 + 0.5)
+        return constant
+
+
+class NotFinite(nn.Module):
+    """NaN for every swipe that leaves the upper half of the keyboard."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        depth = features[:, 1:].amax(dim=(1, 2), keepdim=True)
+        broken: Tensor = self.model(features) + torch.log(0.5 - depth) * 0.0
+        return broken
+
+
+SABOTAGE: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "permuted classes": (PermutedClasses, "max |delta logit|"),
+    "swapped x and y": (SwappedAxes, "max |delta logit|"),
+    "constant output": (Constant, "max |delta logit|"),
+    "NaN on some swipes": (NotFinite, "NaN or Inf"),
+}
+
+
+@pytest.fixture(scope="module")
+def honest(released: Path) -> tuple[Lowering, Evidence]:
+    """The released model's lowering job, and synthetic swipes to judge it by."""
+    checkpoint = load_checkpoint(released)
+    lexicon = wordfreq_lexicon(WORDS)
+    swipes = synthesize(load_layout("qwerty"), lexicon, 150, seed=5).gestures
+    features, truths = feature_batch(swipes), [g.word for g in swipes]
+    decoder = BeamDecoder(lexicon)
+
+    def decode(logits: np.ndarray) -> list[list[str]]:
+        return [[c.word for c in row] for row in decoder.decode_batch(logits)]
+
+    logits = predict(checkpoint.model(), checkpoint.contract, features)
+    baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
+    job = Lowering(
+        baked, features[:1], features[:64], {CONTRACT_KEY: checkpoint.contract.contract_id}
+    )
+    return job, Evidence(features, truths, Answers(logits, decode(logits)), decode)
+
+
+def _climb(
+    target: Target, job: Lowering, evidence: Evidence, folder: Path, *, quantize: bool
+) -> list[RungRecord]:
+    return climb(
+        target, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SABOTAGE)
+@pytest.mark.parametrize("format_name", ["onnx", "executorch"])
+def test_a_sabotaged_float_artefact_is_refused(
+    honest: tuple[Lowering, Evidence], tmp_path: Path, format_name: str, name: str
+) -> None:
+    job, evidence = honest
+    sabotage, gate = SABOTAGE[name]
+    broken = replace(job, module=sabotage(job.module).eval())
+    with pytest.raises(GateError, match=f"{format_name} fp32 was refused") as caught:
+        _climb(find_target(format_name), broken, evidence, tmp_path, quantize=False)
+    assert gate in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["permuted classes", "swapped x and y", "constant output"])
+def test_a_sabotaged_int8_artefact_falls_back_to_float(
+    honest: tuple[Lowering, Evidence],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    from exporter.formats import onnx
+
+    job, evidence = honest
+    sabotage, _ = SABOTAGE[name]
+    quantize = onnx.quantize
+    monkeypatch.setattr(
+        onnx,
+        "quantize",
+        lambda job, path, rung: quantize(
+            replace(job, module=sabotage(job.module).eval()), path, rung
+        ),
+    )
+    int8, fp32 = _climb(find_target("onnx"), job, evidence, tmp_path, quantize=True)
+    assert not int8.taken
+    assert any("per-frame agreement" in reason for reason in int8.verdict.reasons)
+    assert fp32.taken
+    assert [p.name for p in tmp_path.iterdir()] == ["model.fp32.onnx"]
+
+
+def _request(checkpoint: Path, out: Path) -> Request:
+    return Request(
+        (find_target("onnx"),), checkpoint, out, quantize=True, budget=5.0,
+        data="synthetic:1500", lexicon=f"wordfreq:{WORDS}", samples=200,
+    )  # fmt: skip
+
+
+def test_a_nan_weight_is_refused_by_export(released: Path, tmp_path: Path) -> None:
+    """Even in a file whose own digest agrees: written around the guard, not through it."""
+    from safetensors.torch import save_file
+
+    from train import checkpoint as module
+
+    checkpoint = load_checkpoint(released)
+    tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
+    tensors["halve.conv.weight"][3, 2, 1] = float("nan")
+    record = json.dumps(checkpoint.record(), sort_keys=True)
+    digest = module._digest(record, tensors)
+    path = tmp_path / "nan.safetensors"
+    save_file(tensors, path, {"record": record, "sha256": digest})
+    with pytest.raises(NonFiniteError, match=r"halve\.conv\.weight: 1 NaN"):
+        export(_request(path, tmp_path / "bundle"), say=lambda line: None)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.slow
+def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
+    released: Path, honest: tuple[Lowering, Evidence], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    export(_request(released, bundle), say=lambda line: None)
+    plan = Plan(loads=1, warmup=1, blocks=1, block_calls=2)
+    assert not bench(bundle, plan, 1, None, lambda line: None).failed
+
+    job, _ = honest
+    impostor = bundle / "model.fp32.onnx"
+    find_target("onnx").format().lower(
+        replace(job, module=PermutedClasses(job.module).eval()), impostor
+    )
+    with pytest.raises(GateError, match="is not the artefact"):
+        bench(bundle, plan, 1, None, lambda line: None)
+
+    manifest = json.loads((bundle / FILE).read_text())
+    for rung in manifest["formats"][0]["rungs"]:
+        if rung["file"] == impostor.name:
+            rung["sha256"] = sha256_file(impostor)
+    (bundle / FILE).write_text(json.dumps(manifest))
+    (failed,) = bench(bundle, plan, 1, None, lambda line: None).failed
+    assert failed.name == "onnx fp32"
+    assert "max |delta logit|" in failed.verdict.reasons[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["verification.npz", "checkpoint.safetensors"])
+def test_exchanged_swipes_or_weights_are_refused_by_the_bench(
+    released: Path, tmp_path: Path, file: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    export(_request(released, bundle), say=lambda line: None)
+    path = bundle / file
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert load_manifest(bundle)
+    with pytest.raises(GateError):
+        bench(bundle, Plan(blocks=1), 1, None, lambda line: None)
