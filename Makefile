@@ -36,10 +36,10 @@ bench: setup  ## Measure the bundle on this machine
 	$(BIN)/swipe-bench
 
 test: setup lint  ## Lint, then all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: setup  ## Tests under two minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from swipe.files import write_text_atomic
 from swipe.layout import load_layout
 from train import loop
 from train.config import TrainConfig
-from train.runs import create_run, find_run, publish_run
+from train.runs import find_run, new_run, publish_run
 from train.swipe_task import SwipeTask, load_swipe_data
 
 PLAIN_LINE_SECONDS = 15.0
@@ -33,7 +33,7 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
         GateError: the run ended without one finite, evaluated checkpoint.
     """
     resume = config is None
-    folder = find_run(out) if config is None else create_run(name, out)
+    folder = find_run(out) if config is None else new_run(name, out)
     if config is None:
         config = TrainConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
     layout = load_layout(config.data.layout)

@@ -97,10 +97,8 @@ def fit(
         model.train()
         torch.manual_seed(config.seed + progress.step)  # dropout, repeatable from any step
         batch = task.batch(progress.step)
-        kept = [b.clone() for b in buffers]
-        loss, norm, cause = _step(task, batch, optimizer, recipe.clip_norm)
+        loss, norm, cause = guarded_step(task, batch, optimizer, recipe.clip_norm, buffers)
         if cause is not None:
-            torch._foreach_copy_(buffers, kept)
             progress.skipped += 1
             in_a_row += 1
             _quarantine(folder, progress.step, cause, batch.row_ids)
@@ -131,10 +129,28 @@ def fit(
     return progress
 
 
+def guarded_step(
+    task: Task,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    buffers: list[Tensor],
+) -> tuple[float, float, str | None]:
+    """One update, or none: (loss, gradient norm, None), or NaN, NaN and the cause.
+
+    A skipped step leaves parameters, optimizer and `buffers` (the model's floating-point ones,
+    which the forward pass itself changes) bit for bit as they were.
+    """
+    kept = [b.clone() for b in buffers]
+    loss, norm, cause = _step(task, batch, optimizer, clip_norm)
+    if cause is not None and buffers:
+        torch._foreach_copy_(buffers, kept)
+    return loss, norm, cause
+
+
 def _step(
     task: Task, batch: Batch, optimizer: torch.optim.Optimizer, clip_norm: float
 ) -> tuple[float, float, str | None]:
-    """One guarded update: (loss, gradient norm, None), or the cause it was skipped for."""
     found = find_nonfinite(batch.tensors)
     if found is not None:
         return math.nan, math.nan, f"batch, {found}"

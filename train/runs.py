@@ -13,23 +13,17 @@ RUNS: Final = Path("runs")
 LATEST: Final = RUNS / "latest"
 
 
-def create_run(name: str, out: Path | None) -> Path:
-    """Make a new run folder; `out` overrides the dated default.
+def new_run(name: str, out: Path | None) -> Path:
+    """Choose a new run folder; `out` overrides the dated default. The first file creates it.
 
     Raises:
-        UsageError: the folder holds a run already, or cannot be created.
+        UsageError: the folder holds a run already.
     """
     folder = out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     if (folder / "config.json").exists():
         raise UsageError(
             f"{folder} holds a run already", fix="add --resume to go on with it, or choose --out"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot create {folder}: {error.strerror}", fix="choose a writable --out"
-        ) from error
     return folder
 
 
