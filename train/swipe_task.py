@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from swipe.lexicon import load_lexicon
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from swipe.errors import DataError
 from swipe.features import trajectories
 from swipe.gesture import Gesture, letter_miss
 from swipe.layout import Layout
+from swipe.lexicon import load_lexicon
 from swipe.sources import Corpus
 from train.augment import augment
 from train.checkpoint import Checkpoint
