@@ -33,7 +33,7 @@ def main(
     task = SwipeTask(settings, load_swipe_data(settings.data, layout, 0), layout)
     torch.set_num_threads(settings.threads)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4)
-    buffers = [b for b in task.model.buffers() if b.is_floating_point()]
+    buffers = list(task.model.buffers())
     batches = [task.batch(step) for step in range(steps)]
     task.model.train()
 

@@ -41,8 +41,9 @@ from exporter.worker import SAMPLES, Job, run_worker
 from swipe.errors import SwipeError, UsageError
 from swipe.features import feature_batch
 from swipe.files import sha256_file
+from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from train.evaluate import predict
 
 
@@ -73,17 +74,14 @@ def export(request: Request, say: Say) -> Manifest:
     lexicon = load_lexicon(request.lexicon)
     say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
     samples = choose_samples(
-        request.data, checkpoint.data, checkpoint.contract.layout, request.samples
+        request.data, checkpoint.data, Layout.from_contract(checkpoint.contract), request.samples
     )
     say(
         f"verifying on {len(samples.verification):,} swipes, calibrating on "
         f"{len(samples.calibration)} of other writers: {samples.label}"
     )
     with _beside(request.out) as folder, tempfile.TemporaryDirectory() as scratch:
-        source_file = request.checkpoint
-        if source_file.is_dir():
-            source_file = source_file / "best.safetensors"
-        shutil.copyfile(source_file, folder / CHECKPOINT)
+        shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
         _write_samples(Path(scratch), folder, checkpoint, samples)
         job = Job(
             checkpoint=str((folder / CHECKPOINT).resolve()),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from swipe.corpus import SYNTHETIC, load_corpus, split_by_writer
 from swipe.errors import DataError, GateError
 from swipe.gesture import Gesture
-from swipe.layout import load_layout
+from swipe.layout import Layout
 from train.config import Data
 from train.swipe_task import load_swipe_data, sample
 
@@ -57,7 +57,7 @@ def require_disjoint(calibration: Sequence[Gesture], verification: Sequence[Gest
 
 
 def choose_samples(
-    data: str | None, trained_on: Mapping[str, Any], layout_name: str, count: int
+    data: str | None, trained_on: Mapping[str, Any], layout: Layout, count: int
 ) -> Samples:
     """Pick calibration and verification swipes.
 
@@ -66,13 +66,12 @@ def choose_samples(
         trained_on: the checkpoint's data record, used when `data` is None: calibration comes from
             the training writers, verification from the held-out ones. When those files are not
             here, synthetic swipes stand in, and the label says so.
-        layout_name: the keyboard.
+        layout: the keyboard.
         count: how many verification swipes at most.
 
     Raises:
         DataError: the data cannot be used.
     """
-    layout = load_layout(layout_name)
     if data is None and _present(trained_on):
         fields = {key: trained_on[key] for key in ("train", "dev", "dev_share", "layout")}
         loaded = load_swipe_data(Data(**fields), layout, int(trained_on["seed"]))

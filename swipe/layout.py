@@ -96,6 +96,12 @@ class Layout:
             keys=tuple((float(x), float(y)) for x, y in self.centers),
         )
 
+    @classmethod
+    def from_contract(cls, contract: ModelContract) -> Layout:
+        """The keyboard a model was baked for; radii are those of a standard key."""
+        radii = np.tile([KEY_WIDTH / 2, KEY_HEIGHT / 2], (len(contract.keys), 1))
+        return cls(contract.layout, contract.alphabet, np.array(contract.keys), radii)
+
     def to_json(self) -> str:
         """JSON of the FUTO schema."""
         keys = [

@@ -1,33 +1,28 @@
-"""Checkpoints: one safetensors file that proves itself, and a JSON sidecar for people.
+"""Checkpoints: one sealed safetensors file, and a JSON sidecar for people.
 
-The record (contract, architecture, step, metrics) and a SHA-256 over record and tensors live in
-the safetensors header, so a single atomic rename publishes a checkpoint and any flipped bit is
-refused on load. The ``.json`` beside it repeats the record for readers and scripts; nothing loads
-it. A checkpoint that holds NaN or Inf can be neither written nor read.
+The record (contract, architecture, step, metrics) is sealed into the file with the tensors. The
+``.json`` beside it repeats the record for readers and scripts; nothing loads it. A checkpoint that
+holds NaN or Inf can be neither written nor read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
-from swipe.contract import ModelContract
-from swipe.errors import CheckpointError, ConfigError, NonFiniteError, UsageError
-from swipe.files import write_bytes_atomic, write_text_atomic
-from train.finite import require_finite
+from swipe.contract import FEATURE_RECIPE, FRAMES, POINTS, ModelContract
+from swipe.errors import CheckpointError, ConfigError, UsageError
+from swipe.files import write_text_atomic
 from train.models import ModelSpec, build_model
 from train.models.tcn import SwipeTcn
+from train.sealed import digest, read_sealed, write_sealed
 
 SCHEMA: Final = "swipe-export/checkpoint/1"
-_RECORD: Final = "record"
-_DIGEST: Final = "sha256"
 _RETRAIN: Final = "use another checkpoint, or train again with swipe-train fit"
 
 
@@ -81,7 +76,7 @@ class Checkpoint:
     @property
     def weights_sha256(self) -> str:
         """SHA-256 over names, types, shapes and bytes of the tensors."""
-        return _digest("", self.tensors)
+        return digest("", self.tensors)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -91,25 +86,31 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         NonFiniteError: a tensor or a metric is NaN or Inf; nothing is written.
         UsageError: the folder cannot be written; the earlier checkpoint is untouched.
     """
-    from safetensors.torch import save
-
-    require_finite(
+    record = checkpoint.record()
+    sealed = write_sealed(
+        path,
         checkpoint.tensors,
-        where=f"before saving {path.name}",
+        record,
         fix="lower the learning rate or look at the quarantined rows, and resume from the last "
         "good checkpoint",
     )
-    try:
-        record = json.dumps(checkpoint.record(), sort_keys=True, allow_nan=False)
-    except ValueError as error:
-        raise NonFiniteError(
-            f"a metric of {path.name} is NaN or Inf", fix="look at the evaluation that gave it"
-        ) from error
-    digest = _digest(record, checkpoint.tensors)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
-    write_bytes_atomic(path, save(tensors, {_RECORD: record, _DIGEST: digest}))
-    sidecar = {**checkpoint.record(), "sha256": digest}
-    write_text_atomic(path.with_suffix(".json"), json.dumps(sidecar, indent=2) + "\n")
+    sidecar = json.dumps({**record, "sha256": sealed}, indent=2)
+    write_text_atomic(path.with_suffix(".json"), sidecar + "\n")
+
+
+def checkpoint_file(path: Path) -> Path:
+    """`path` itself, or the ``best.safetensors`` of a run folder.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    path = path / "best.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(
+            f"no checkpoint {path}",
+            fix="train one with 'make train', or name one with --checkpoint",
+        )
+    return path
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -117,36 +118,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         UsageError: there is no such file.
-        CheckpointError: truncated, altered, foreign or of another schema.
+        CheckpointError: truncated, altered, foreign, of another schema or feature recipe.
         NonFiniteError: a tensor holds NaN or Inf.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = path / "best.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UsageError(
-            f"no checkpoint {path}",
-            fix="train one with 'make train', or name one with --checkpoint",
-        )
-    data = path.read_bytes()
-    try:
-        tensors: dict[str, Tensor] = load(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a complete safetensors file: {error}", fix=_RETRAIN
-        ) from error
-    if _RECORD not in header or _DIGEST not in header:
-        raise CheckpointError(f"{path} was not written by swipe-train", fix=_RETRAIN)
-    require_finite(tensors, where=f"in {path}", fix=_RETRAIN)
-    if _digest(header[_RECORD], tensors) != header[_DIGEST]:
-        raise CheckpointError(f"{path} was altered after it was written", fix=_RETRAIN)
-    return _from_record(json.loads(header[_RECORD]), tensors, path)
-
-
-def _from_record(record: dict[str, Any], tensors: Mapping[str, Tensor], path: Path) -> Checkpoint:
+    path = checkpoint_file(path)
+    record, tensors = read_sealed(path, fix=_RETRAIN)
     if record.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {record.get('schema')!r}, this version reads {SCHEMA!r}",
@@ -154,18 +130,20 @@ def _from_record(record: dict[str, Any], tensors: Mapping[str, Tensor], path: Pa
         )
     try:
         contract = ModelContract.from_json(json.dumps(record["contract"]))
-        spec = ModelSpec.from_dict(record["model"])
-    except (ConfigError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} has an unusable record: {error}", fix=_RETRAIN) from error
-    return Checkpoint(
-        spec, contract, tensors, int(record["step"]), record["metrics"], record["data"]
-    )
-
-
-def _digest(record: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(record.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        checkpoint = Checkpoint(
+            spec=ModelSpec.from_dict(record["model"]),
+            contract=contract,
+            tensors=tensors,
+            step=int(record["step"]),
+            metrics=dict(record["metrics"]),
+            data=dict(record["data"]),
+        )
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has an unusable record: {error!r}", fix=_RETRAIN) from error
+    if (contract.features, contract.points, contract.frames) != (FEATURE_RECIPE, POINTS, FRAMES):
+        raise CheckpointError(
+            f"{path} wants features {contract.features!r} of {contract.points} points for "
+            f"{contract.frames} frames; this version makes {FEATURE_RECIPE!r}, {POINTS}, {FRAMES}",
+            fix="use the version of swipe-export that wrote it, or train again",
+        )
+    return checkpoint

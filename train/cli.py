@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from swipe.console import console, make_app, run
+from swipe.errors import UsageError
 
 app = make_app(
     "Train a swipe-typing model that is proven finite, and evaluate it.\n\n"
@@ -61,6 +62,11 @@ def fit(
         "threads": threads,
     }
     overrides |= {key: value for key, value in named.items() if value is not None}
+    if resume and overrides:
+        raise UsageError(
+            f"--resume goes on with the run's own settings, and {min(overrides)} was given too",
+            fix="leave out one of the two",
+        )
     start(None if resume else load_config(config, overrides), Path(config).stem, out)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swipe.errors import ConfigError
+from swipe.files import write_text_atomic
 
 PRESETS: Final = ("nano", "base", "large")
 
@@ -126,6 +127,28 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> TrainConf
         ) from error
 
 
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved configuration of a run as JSON, atomically."""
+    write_text_atomic(path, config.model_dump_json(indent=2) + "\n")
+
+
+def load_saved_config(path: Path) -> TrainConfig:
+    """Inverse of `save_config`.
+
+    Raises:
+        ConfigError: the file is damaged or of another version.
+    """
+    try:
+        return TrainConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path} is not a saved configuration: {where} {first['msg']}",
+            fix="start the run again without --resume",
+        ) from error
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """``section.key=value`` -> (dotted key, value); the value is TOML, a bare word is a string.
 
@@ -154,7 +177,10 @@ def _read(name: str) -> dict[str, Any]:
                 f"no configuration {name!r}",
                 fix=f"use one of {', '.join(PRESETS)}, or the path of a TOML file",
             )
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{name} is not text: {error}", fix="give a TOML file") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

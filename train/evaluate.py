@@ -17,8 +17,9 @@ from swipe.console import make_table
 from swipe.contract import ModelContract
 from swipe.corpus import load_corpus
 from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
+from swipe.errors import DataError
 from swipe.features import feature_batch
-from swipe.layout import load_layout
+from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
 from swipe.scoring import KS, score_words
 from train.checkpoint import load_checkpoint
@@ -85,6 +86,8 @@ def evaluate_words(
     swipes: str = "",
 ) -> Evaluation:
     """Decode and score ``features [N, 2, 64]`` whose words are `truths`."""
+    if not len(features):
+        raise DataError("there are no swipes to evaluate on", fix="give a corpus with --data")
     logits = predict(model, contract, features)
     decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
     beam = [[c.word for c in row] for row in decoder.decode_batch(logits, CANDIDATES)]
@@ -119,7 +122,7 @@ def evaluate_checkpoint(
 
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
-    layout = load_layout(checkpoint.contract.layout)
+    layout = Layout.from_contract(checkpoint.contract)
     if data is not None:
         corpus = load_corpus(data, layout)
         gestures, label = list(corpus.gestures), corpus.summary()

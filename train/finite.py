@@ -59,6 +59,16 @@ def find_nonfinite(named: Mapping[str, Tensor]) -> NonFinite | None:
     return None
 
 
+def explain(named: Mapping[str, Tensor]) -> str:
+    """Why `all_finite` refused `named`: the first bad value, or the largest that overflows."""
+    found = find_nonfinite(named)
+    if found is not None:
+        return str(found)
+    floats = {name: t.detach() for name, t in named.items() if t.is_floating_point() and t.numel()}
+    largest = max(floats, key=lambda name: float(floats[name].abs().max()))
+    return f"{largest}: values up to {float(floats[largest].abs().max()):.1e}, the norm overflows"
+
+
 def require_finite(named: Mapping[str, Tensor], *, where: str, fix: str) -> None:
     """Raise when a tensor of `named` holds NaN or Inf.
 

@@ -11,11 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from swipe.console import console
 from swipe.errors import GateError
-from swipe.files import write_text_atomic
 from swipe.layout import load_layout
 from train import loop
-from train.config import TrainConfig
-from train.runs import find_run, new_run, publish_run
+from train.config import TrainConfig, load_saved_config, save_config
+from train.runs import CONFIG, find_run, new_run, publish_run
 from train.swipe_task import SwipeTask, load_swipe_data
 
 PLAIN_LINE_SECONDS = 15.0
@@ -35,7 +34,7 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
     resume = config is None
     folder = find_run(out) if config is None else new_run(name, out)
     if config is None:
-        config = TrainConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
+        config = load_saved_config(folder / CONFIG)
     layout = load_layout(config.data.layout)
     data = load_swipe_data(config.data, layout, config.seed)
     for number, corpus in enumerate(data.corpora):
@@ -49,7 +48,7 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
         f"of their word), choosing on {len(data.dev):,} of other writers"
     )
     task = SwipeTask(config, data, layout)
-    write_text_atomic(folder / "config.json", config.model_dump_json(indent=2) + "\n")
+    save_config(config, folder / CONFIG)
     console.print(f"model: {task.parameters_count:,} parameters; run folder: {folder}")
     with _Display() as display:
         try:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from swipe.errors import NonFiniteError
 from train.checkpoint import save_checkpoint
 from train.config import TrainConfig
-from train.finite import all_finite, find_nonfinite
+from train.finite import all_finite, explain, find_nonfinite
 from train.resume import load_state, save_state
 from train.task import Batch, Score, Task
 
@@ -85,7 +85,7 @@ def fit(
     progress = Progress()
     if resume:
         load_state(folder, model, optimizer, progress)
-    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    buffers = list(model.buffers())
     evaluated = math.floor(progress.fraction * config.evaluation.times)
     in_a_row = 0
     earlier, started = progress.seconds, time.monotonic()
@@ -138,13 +138,14 @@ def guarded_step(
 ) -> tuple[float, float, str | None]:
     """One update, or none: (loss, gradient norm, None), or NaN, NaN and the cause.
 
-    A skipped step leaves parameters, optimizer and `buffers` (the model's floating-point ones,
-    which the forward pass itself changes) bit for bit as they were.
+    A skipped step leaves parameters, optimizer and `buffers` (the model's, which the forward pass
+    itself changes) bit for bit as they were.
     """
     kept = [b.clone() for b in buffers]
     loss, norm, cause = _step(task, batch, optimizer, clip_norm)
-    if cause is not None and buffers:
-        torch._foreach_copy_(buffers, kept)
+    if cause is not None:
+        for buffer, before in zip(buffers, kept, strict=True):
+            buffer.copy_(before)
     return loss, norm, cause
 
 
@@ -160,17 +161,18 @@ def _step(
         return math.nan, math.nan, f"loss is {value}"
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = list(task.model.parameters())
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
-    if not math.isfinite(norm):
-        gradients = {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None}
-        return math.nan, math.nan, f"gradient norm is {norm}, {find_nonfinite(gradients)}"
+    gradients = {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None}
+    total = nn.utils.get_total_norm(gradients.values())
+    if not math.isfinite(norm := float(total)):
+        return math.nan, math.nan, f"gradient norm is {norm}, {explain(gradients)}"
+    nn.utils.clip_grads_with_norm_(parameters, clip_norm, total)
     before = _snapshot(parameters, optimizer)
     optimizer.step()
     if not all_finite([*parameters, *task.model.buffers()]):
         named = {**dict(task.model.named_parameters()), **dict(task.model.named_buffers())}
-        found = find_nonfinite(named)
+        cause = f"update, {explain(named)}"
         _restore(before, optimizer)
-        return math.nan, math.nan, f"update, {found}"
+        return math.nan, math.nan, cause
     return value, norm, None
 
 
@@ -200,7 +202,11 @@ def _evaluate(task: Task, folder: Path, progress: Progress) -> None:
     score = task.evaluate()
     progress.score = score
     progress.history.append(
-        {"step": progress.step, "loss": _json_number(progress.loss), "score": score.value}
+        {
+            "step": progress.step,
+            "loss": _json_number(progress.loss),
+            "score": _json_number(score.value),
+        }
     )
     checkpoint = task.checkpoint(progress.step, score)
     if math.isfinite(score.value) and score.value > progress.best:

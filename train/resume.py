@@ -1,4 +1,4 @@
-"""What a run needs besides its weights to continue: moments, counters; one atomic file.
+"""What a run needs besides its weights to continue: moments, counters; one sealed file.
 
 The weights themselves are repeated here, so that model and optimizer can never come from
 different moments of the run.
@@ -6,22 +6,21 @@ different moments of the run.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
-from swipe.files import write_bytes_atomic
-from train.finite import require_finite
+from train.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from train.loop import Progress
 
 FILE: Final = "state.safetensors"
+_FIX: Final = "start the run again without --resume"
 
 
 def save_state(
@@ -32,15 +31,10 @@ def save_state(
     Raises:
         NonFiniteError: weights or moments hold NaN or Inf; nothing is written.
     """
-    from safetensors.torch import save
-
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    require_finite(
-        tensors, where=f"before saving {FILE}", fix="lower the learning rate and start again"
-    )
     counters = {
         "step": progress.step,
         "fraction": progress.fraction,
@@ -51,9 +45,7 @@ def save_state(
         "best": progress.best if math.isfinite(progress.best) else None,
         "history": progress.history,
     }
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    data = save(contiguous, {"progress": json.dumps(counters, allow_nan=False)})
-    write_bytes_atomic(folder / FILE, data)
+    write_sealed(folder / FILE, tensors, counters, fix="lower the learning rate and start again")
 
 
 def load_state(
@@ -64,21 +56,14 @@ def load_state(
     Raises:
         UsageError: the folder holds no state.
         CheckpointError: the state is damaged or of another model.
+        NonFiniteError: weights or moments hold NaN or Inf.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path = folder / FILE
     if not path.is_file():
-        raise UsageError(
-            f"{folder} holds no {FILE} to resume from", fix="start the run without --resume"
-        )
-    data = path.read_bytes()
+        raise UsageError(f"{folder} holds no {FILE} to resume from", fix=_FIX)
+    counters, tensors = read_sealed(path, fix=_FIX)
     try:
-        tensors: dict[str, Tensor] = load(data)
-        length = int.from_bytes(data[:8], "little")
-        counters = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["progress"])
-        require_finite(tensors, where=f"in {path}", fix="start the run again")
+        _restore_counters(progress, counters)
         weights = {k.removeprefix("model."): t for k, t in tensors.items() if k[:6] == "model."}
         model.load_state_dict(weights, strict=True)
         state: dict[int, dict[str, Tensor]] = {}
@@ -87,15 +72,16 @@ def load_state(
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be resumed from: {error}", fix="start the run without --resume"
-        ) from error
-    progress.step = counters["step"]
-    progress.fraction = counters["fraction"]
-    progress.loss = math.nan if counters["loss"] is None else counters["loss"]
-    progress.skipped = counters["skipped"]
-    progress.samples = counters["samples"]
-    progress.seconds = counters["seconds"]
-    progress.best = -math.inf if counters["best"] is None else counters["best"]
-    progress.history = counters["history"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {error!r}", fix=_FIX) from error
+
+
+def _restore_counters(progress: Progress, counters: dict[str, Any]) -> None:
+    progress.step = int(counters["step"])
+    progress.fraction = float(counters["fraction"])
+    progress.loss = math.nan if counters["loss"] is None else float(counters["loss"])
+    progress.skipped = int(counters["skipped"])
+    progress.samples = int(counters["samples"])
+    progress.seconds = float(counters["seconds"])
+    progress.best = -math.inf if counters["best"] is None else float(counters["best"])
+    progress.history = list(counters["history"])

@@ -11,6 +11,7 @@ from swipe.errors import UsageError
 
 RUNS: Final = Path("runs")
 LATEST: Final = RUNS / "latest"
+CONFIG: Final = "config.json"
 
 
 def new_run(name: str, out: Path | None) -> Path:
@@ -20,7 +21,7 @@ def new_run(name: str, out: Path | None) -> Path:
         UsageError: the folder holds a run already.
     """
     folder = out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    if (folder / "config.json").exists():
+    if (folder / CONFIG).exists():
         raise UsageError(
             f"{folder} holds a run already", fix="add --resume to go on with it, or choose --out"
         )
@@ -34,15 +35,25 @@ def find_run(out: Path | None) -> Path:
         UsageError: there is none.
     """
     folder = out or LATEST
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise UsageError(f"{folder} holds no run", fix="start one without --resume")
     return folder.resolve() if out is None else folder
 
 
 def publish_run(folder: Path) -> None:
-    """Point ``runs/latest`` at `folder`; only runs that have a checkpoint are published."""
-    RUNS.mkdir(exist_ok=True)
+    """Point ``runs/latest`` at `folder`; only runs that have a checkpoint are published.
+
+    Raises:
+        UsageError: ``runs`` cannot be written; the run itself is complete.
+    """
     link = RUNS / f".latest-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(folder.resolve(), RUNS.resolve()), target_is_directory=True)
-    os.replace(link, LATEST)
+    try:
+        RUNS.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(folder.resolve(), RUNS.resolve()), target_is_directory=True)
+        os.replace(link, LATEST)
+    except OSError as error:
+        raise UsageError(
+            f"cannot point {LATEST} at the finished run {folder}: {error.strerror}",
+            fix=f"name the run yourself: swipe-export all --checkpoint {folder}",
+        ) from error

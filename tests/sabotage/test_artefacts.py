@@ -172,13 +172,13 @@ def test_a_nan_weight_is_refused_by_export(released: Path, tmp_path: Path) -> No
     """Even in a file whose own digest agrees: written around the guard, not through it."""
     from safetensors.torch import save_file
 
-    from train import checkpoint as module
+    from train.sealed import digest as seal
 
     checkpoint = load_checkpoint(released)
     tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     tensors["halve.conv.weight"][3, 2, 1] = float("nan")
     record = json.dumps(checkpoint.record(), sort_keys=True)
-    digest = module._digest(record, tensors)
+    digest = seal(record, tensors)
     path = tmp_path / "nan.safetensors"
     save_file(tensors, path, {"record": record, "sha256": digest})
     with pytest.raises(NonFiniteError, match=r"halve\.conv\.weight: 1 NaN"):

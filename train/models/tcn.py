@@ -11,6 +11,7 @@ What it leaves out: the layout-agnostic export view (keys as run-time inputs).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Final, cast
@@ -70,7 +71,8 @@ class ConvNorm(nn.Module):
 
     def folded(self) -> nn.Conv1d:
         """The same affine map as one Conv1d, with the running statistics folded in."""
-        return nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+        convolution, norm = copy.deepcopy(self.conv).eval(), copy.deepcopy(self.norm).eval()
+        return nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
 
 
 class ResidualBlock(nn.Module):
