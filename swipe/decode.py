@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swipe.contract import ALPHABET
-from swipe.errors import GateError, NonFiniteError
-from swipe.lexicon import Lexicon
+from swipe.errors import ConfigError, GateError, NonFiniteError
+from swipe.lexicon import Lexicon, Trie
 
 _NEVER = -math.inf
 
@@ -50,6 +50,14 @@ class DecoderPreset:
     beta_prune: float = 0.97
     lam_prune: float = 0.05
     double_penalty: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1 or self.top_classes < 1 or not self.double_penalty >= 0:
+            raise ConfigError(
+                f"beam width {self.beam_width}, {self.top_classes} classes a frame, penalty "
+                f"{self.double_penalty}",
+                fix="use a width and classes of at least 1, and a penalty of at least 0",
+            )
 
 
 DEFAULT_PRESET = DecoderPreset()
@@ -92,6 +100,7 @@ class BeamDecoder:
         self._slot = np.zeros(nodes, dtype=np.int32)
         self._stamp = np.zeros(nodes, dtype=np.int64)
         self._clock = 0
+        self._longest_run = _longest_run(lexicon.trie)
 
     def decode(self, log_probs: NDArray[np.floating], n: int = 8) -> list[Candidate]:
         """The `n` best words of one swipe.
@@ -101,7 +110,7 @@ class BeamDecoder:
             n: how many candidates at most.
 
         Raises:
-            NonFiniteError: a value is NaN, or +Inf.
+            NonFiniteError: a value is NaN or infinite.
             GateError: the shape does not fit the alphabet.
         """
         _require_sound(log_probs[None], ALPHABET)
@@ -110,6 +119,7 @@ class BeamDecoder:
             np.ascontiguousarray(log_probs, dtype=np.float64),
             trie.first_child, trie.child_mask, trie.letter, trie.depth, trie.word,
             self.lexicon.log_prob, self.lexicon.lookahead, self._slot, self._stamp, self._clock,
+            self._longest_run,
             preset.beam_width, preset.top_classes, preset.gamma, preset.lam, preset.beta,
             preset.gamma_prune, preset.beta_prune, preset.lam_prune, preset.double_penalty,
         )  # fmt: skip
@@ -151,6 +161,17 @@ def exact_scores(
         return np.asarray(np.log(probability) + top.sum(), dtype=np.float64)
 
 
+def _longest_run(trie: Trie) -> int:
+    """Most equal letters in a row in any word: how far one arrival can reach."""
+    run = np.zeros(len(trie.letter), dtype=np.int64)
+    for depth in range(1, int(trie.depth[-1]) + 1):
+        first, last = np.searchsorted(trie.depth, [depth, depth + 1])
+        parent = trie.parent[first:last]
+        repeated = trie.letter[first:last] == trie.letter[parent]
+        run[first:last] = 1 + repeated * run[parent]
+    return int(run.max())
+
+
 def _require_sound(logits: NDArray[np.floating], letters: str) -> None:
     if logits.ndim != 3 or logits.shape[1] < 1 or logits.shape[2] != len(letters) + 1:
         raise GateError(
@@ -189,14 +210,15 @@ def _child(first_child, child_mask, node, c):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _beam(  # type: ignore[no-untyped-def]
     log_probs, first_child, child_mask, letter, depth, word, log_prior, lookahead,
-    slot, stamp, clock,
+    slot, stamp, clock, longest_run,
     width, top_classes, gamma, lam, beta, gamma_prune, beta_prune, lam_prune, double_penalty,
 ):  # fmt: skip
     frames, classes = log_probs.shape
     blank = classes - 1
     top_classes = min(top_classes, blank)
-    # Each hypothesis stays and extends by every top class; a doubled letter adds its twin.
-    capacity = width * (1 + 2 * top_classes) + 1
+    # Each hypothesis stays and extends by every top class, along a run of that letter at most:
+    # nothing below may write past this.
+    capacity = width * (1 + longest_run * top_classes) + 1
     nodes = np.zeros(capacity, dtype=np.int32)
     in_blank = np.full(capacity, _NEVER)
     in_letter = np.full(capacity, _NEVER)
@@ -231,7 +253,7 @@ def _beam(  # type: ignore[no-untyped-def]
                 if child < 0:
                     continue
                 arriving = (in_blank[i] if c == last else total) + frame[c]
-                while child >= 0 and arriving > _NEVER and count < capacity:
+                while child >= 0 and arriving > _NEVER:
                     if stamp[child] != tick:
                         stamp[child] = tick
                         slot[child] = count

@@ -251,8 +251,11 @@ def _own_row(row: dict[str, Any], source: str) -> Gesture:
     )
 
 
-def _points(rows: list[Any]) -> NDArray[np.float32]:
-    return np.array(rows, dtype=np.float32).reshape(-1, 3)
+def _points(rows: Any) -> NDArray[np.float32]:
+    values = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    # A number beyond float32 becomes Inf here, and is rejected as such by `defect`.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _log_gesture(
@@ -278,7 +281,7 @@ def _log_gesture(
     gesture = Gesture(
         id=identifier,
         word=word,
-        points=np.stack([x, y, t], axis=1).astype(np.float32),
+        points=_points(np.stack([x, y, t], axis=1)),
         writer=writer,
         source="how_we_swipe",
         sentence=first[0].replace("_", " "),

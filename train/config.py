@@ -58,7 +58,7 @@ class Augment(_Section):
 class Optimizer(_Section):
     """AdamW with linear warm-up and cosine decay to zero."""
 
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0, le=100)
     weight_decay: float = Field(0.01, ge=0)
     batch_size: int = Field(256, ge=1)
     clip_norm: float = Field(1.0, gt=0)

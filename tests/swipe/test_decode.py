@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import swipe.decode as decode_module
 from swipe.contract import ALPHABET
 from swipe.decode import BeamDecoder, DecoderPreset, exact_scores, greedy, log_softmax
-from swipe.errors import GateError, NonFiniteError
+from swipe.errors import ConfigError, GateError, NonFiniteError
 from swipe.features import feature_batch
 from swipe.lexicon import Lexicon, load_lexicon, wordfreq_lexicon
 from swipe.sources import read_corpus
@@ -153,6 +154,29 @@ def test_candidates_are_distinct_words_best_first(seed: int, width: int, frames:
     assert len({c.word for c in found}) == len(found) <= min(5, width)
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     assert all(c.word in decoder.lexicon for c in found)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+def test_long_runs_of_a_letter_do_not_overrun_the_beam(width: int) -> None:
+    pairs = map("".join, itertools.product(ALPHABET, repeat=2))
+    lexicon = _lexicon(*pairs, *(letter * 8 for letter in ALPHABET))
+    decoder = BeamDecoder(lexicon, DecoderPreset(beam_width=width))
+    kernel = decode_module._beam
+    found = [decoder.decode(_random(6, seed)) for seed in range(4)]
+    with pytest.MonkeyPatch.context() as patch:  # as Python, where a write past the end raises
+        for name in ("_beam", "_child", "_log_add", "_select_classes"):
+            patch.setattr(decode_module, name, getattr(decode_module, name).py_func)
+        assert decode_module._beam is kernel.py_func
+        again = [decoder.decode(_random(6, seed)) for seed in range(4)]
+    assert [[c.word for c in row] for row in again] == [[c.word for c in row] for row in found]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"beam_width": 0}, {"top_classes": 0}, {"double_penalty": -1.0}]
+)
+def test_an_impossible_preset_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="beam width"):
+        DecoderPreset(**fields)  # type: ignore[arg-type]
 
 
 def test_greedy_merges_repeats_and_drops_blanks() -> None:
