@@ -22,7 +22,7 @@ from swipe.layout import load_layout
 from swipe.lexicon import load_lexicon
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
-from train.swipe_task import sample
+from train.swipe_data import sample
 
 MODEL = Path(__file__).parents[1] / "models" / "nano.safetensors"
 

@@ -19,7 +19,8 @@ from torch import nn
 from swipe.layout import load_layout
 from train.config import load_config
 from train.loop import guarded_step
-from train.swipe_task import SwipeTask, load_swipe_data
+from train.swipe_data import load_swipe_data
+from train.swipe_task import SwipeTask
 
 
 def main(

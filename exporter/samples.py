@@ -12,7 +12,7 @@ from swipe.errors import DataError, GateError
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from train.config import Data
-from train.swipe_task import load_swipe_data, sample
+from train.swipe_data import load_swipe_data, sample
 
 CALIBRATION_SWIPES: Final = 256
 CALIBRATION_SHARE: Final = 0.3

@@ -19,8 +19,10 @@ SYNTHETIC_SWIPES: Final = 20_000
 SYNTHETIC_WORDS: Final = 20_000
 
 
-def load_corpus(spec: str, layout: Layout, *, seed: int = 0) -> Corpus:
+def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int = 0) -> Corpus:
     """The corpus that `spec` names: a file path, ``synthetic`` or ``synthetic:COUNT``.
+
+    `seed` and `first_writer` are for synthetic swipes: see `swipe.synthesis.synthesize`.
 
     Raises:
         DataError: the file or the count cannot be used.
@@ -31,7 +33,8 @@ def load_corpus(spec: str, layout: Layout, *, seed: int = 0) -> Corpus:
     if count and not count.isdecimal():
         raise DataError(f"{count!r} is not a number of swipes", fix="write e.g. synthetic:20000")
     swipes = int(count) if count else SYNTHETIC_SWIPES
-    return synthesize(layout, wordfreq_lexicon(SYNTHETIC_WORDS), swipes, seed=seed)
+    lexicon = wordfreq_lexicon(SYNTHETIC_WORDS)
+    return synthesize(layout, lexicon, swipes, seed=seed, first_writer=first_writer)
 
 
 def writer_share(writer: str, salt: str) -> float:

@@ -118,7 +118,7 @@ def evaluate_checkpoint(
     Raises:
         SwipeError: checkpoint, data or lexicon cannot be used.
     """
-    from train.swipe_task import load_swipe_data, sample
+    from train.swipe_data import load_swipe_data, sample
 
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)

@@ -7,15 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from swipe.console import console
 from swipe.errors import GateError
 from swipe.layout import load_layout
 from train import loop
 from train.config import TrainConfig, load_saved_config, save_config
+from train.progress import Progress
 from train.runs import CONFIG, find_run, new_run, publish_run
-from train.swipe_task import SwipeTask, load_swipe_data
+from train.swipe_data import load_swipe_data
+from train.swipe_task import SwipeTask
 
 PLAIN_LINE_SECONDS = 15.0
 
@@ -77,7 +80,7 @@ class _Display:
     """A progress bar on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self) -> None:
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("step {task.fields[step]}"),
             BarColumn(),
             TaskProgressColumn(),
@@ -99,7 +102,7 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def observe(self, progress: loop.Progress) -> None:
+    def observe(self, progress: Progress) -> None:
         """Show where the run stands."""
         if self._step == 0:  # a resumed run starts with samples that were not seen just now
             self._samples, self._step = progress.samples, progress.step

@@ -12,9 +12,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -23,40 +22,11 @@ from swipe.errors import NonFiniteError
 from train.checkpoint import save_checkpoint
 from train.config import TrainConfig
 from train.finite import all_finite, explain, find_nonfinite
+from train.progress import Progress
 from train.resume import load_state, save_state
-from train.task import Batch, Score, Task
+from train.task import Batch, Task
 
 LOSS_SMOOTHING: Final = 0.98
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands; updated by the loop, read by whoever shows it.
-
-    Attributes:
-        step: optimizer steps taken, skipped ones included.
-        fraction: share of the run that is done, in [0, 1].
-        loss: exponential average over the steps that were finite; NaN before the first.
-        skipped: steps that were not finite.
-        samples: samples seen.
-        seconds: training time, evaluation included.
-        learning_rate: of the last step.
-        gradient_norm: of the last finite step, before clipping.
-        score: the last evaluation.
-        best: the best evaluation value so far.
-    """
-
-    step: int = 0
-    fraction: float = 0.0
-    loss: float = math.nan
-    skipped: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    learning_rate: float = 0.0
-    gradient_norm: float = math.nan
-    score: Score | None = None
-    best: float = -math.inf
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 Observer = Callable[[Progress], None]

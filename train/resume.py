@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
+from train.progress import Progress
 from train.sealed import read_sealed, write_sealed
-
-if TYPE_CHECKING:
-    from train.loop import Progress
 
 FILE: Final = "state.safetensors"
 _FIX: Final = "start the run again without --resume"

@@ -124,12 +124,6 @@ def staged(path: Path) -> Iterator[Path]:
             new.replace(path)
 
 
-def size_bytes(path: Path) -> int:
-    """Size of a file, or of all files under a directory."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
 def calibration_batches(job: Lowering) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     """The calibration set as single inputs with the example's shape.
 
@@ -154,3 +148,11 @@ def first_line(error: Exception) -> str:
     """Type and first line of an exception of a library, to be quoted in ours."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def unusable(path: Path, what: str, error: Exception, command: str) -> LoweringError:
+    """The error for an artefact that its library refuses: `what` happened, `command` mends it."""
+    return LoweringError(
+        f"{path.name} {what}: {first_line(error)}",
+        fix=f"export the model again with swipe-export {command}",
+    )

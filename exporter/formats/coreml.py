@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.formats import Lowering, Runner
-from exporter.formats.build import first_line, known_rung, library, quiet, size_bytes, staged
+from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
 from swipe.errors import LoweringError, MissingError
+from swipe.files import size_bytes
 
 EXTRA: Final = "coreml"
 RUNGS: Final = ("int8", "fp16")
@@ -74,14 +75,14 @@ def load(path: Path, threads: int = 1) -> Runner:
             description = model.get_spec().description
     except Exception as error:
         # Any type: the bindings raise bare RuntimeErrors and protobuf's own.
-        raise _unusable(path, "cannot be loaded", error) from error
+        raise unusable(path, "cannot be loaded", error, "coreml") from error
     source, target = description.input[0].name, description.output[0].name
 
     def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             outputs = model.predict({source: features})
         except Exception as error:
-            raise _unusable(path, "cannot be executed", error) from error
+            raise unusable(path, "cannot be executed", error, "coreml") from error
         return np.asarray(outputs[target], dtype=np.float32)
 
     return run
@@ -259,7 +260,7 @@ def _read(path: Path) -> Any:
             return coremltools.utils.load_spec(str(path))
     except Exception as error:
         # Any type: the package reader and protobuf raise their own.
-        raise _unusable(path, "cannot be read", error) from error
+        raise unusable(path, "cannot be read", error, "coreml") from error
 
 
 def _operations(path: Path, specification: Any) -> list[Any]:
@@ -274,7 +275,7 @@ def _operations(path: Path, specification: Any) -> list[Any]:
             )
     except Exception as error:
         # Any type: a lookup in half a weight file ends as anything.
-        raise _unusable(path, "has weights that cannot be read", error) from error
+        raise unusable(path, "has weights that cannot be read", error, "coreml") from error
     operations = list(program.functions["main"].operations)
     for operation in operations:
         for value in (*operation.inputs.values(), *operation.outputs):
@@ -299,12 +300,5 @@ def _shape(path: Path, value: Any) -> list[int]:
 def _malformed(path: Path, reason: str) -> LoweringError:
     return LoweringError(
         f"{path.name} is not a Core ML package as we ship them: {reason}",
-        fix="export the model again with swipe-export coreml",
-    )
-
-
-def _unusable(path: Path, what: str, error: Exception) -> LoweringError:
-    return LoweringError(
-        f"{path.name} {what}: {first_line(error)}",
         fix="export the model again with swipe-export coreml",
     )

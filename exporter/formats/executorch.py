@@ -26,6 +26,7 @@ from exporter.formats.build import (
     library,
     quiet,
     staged,
+    unusable,
 )
 from swipe.errors import LoweringError
 
@@ -63,7 +64,7 @@ def load(path: Path, threads: int = 1) -> Runner:
             program = runtime.Runtime.get().load_program(path.read_bytes())
             method = program.load_method(METHOD)
     except (OSError, RuntimeError) as error:
-        raise _unusable(path, "cannot be loaded", error) from error
+        raise unusable(path, "cannot be loaded", error, "executorch") from error
 
     return _Session(path, program, method)
 
@@ -85,7 +86,7 @@ class _Session:
         try:
             (output,) = self.method.execute([torch.from_numpy(np.ascontiguousarray(features))])
         except (RuntimeError, ValueError) as error:
-            raise _unusable(self.path, "cannot be executed", error) from error
+            raise unusable(self.path, "cannot be executed", error, "executorch") from error
         # A copy: the runtime writes the next result into the same memory.
         return np.array(output.numpy(), dtype=np.float32)
 
@@ -108,7 +109,7 @@ def inspect(path: Path) -> dict[str, object]:
             graphs = [_xnnpack_graph(bytes(data.data)) for data in program.backend_delegate_data]
     except Exception as error:
         # Any type: flatc's failures, JSON's, and lookups in half a graph.
-        raise _unusable(path, "has a delegate that cannot be read", error) from error
+        raise unusable(path, "has a delegate that cannot be read", error, "executorch") from error
     kinds = Counter(node["xnode_union_type"] for graph in graphs for node in graph["xnodes"])
     quantized = sum(_int8_weights(graph) for graph in graphs)
     return {
@@ -132,7 +133,9 @@ def metadata(path: Path) -> dict[str, str]:
                 text = plan.values[plan.outputs[0]].val.string_val
                 return {str(key): str(value) for key, value in json.loads(text).items()}
             except (AttributeError, LookupError, ValueError) as error:
-                raise _unusable(path, "has metadata that cannot be read", error) from error
+                raise unusable(
+                    path, "has metadata that cannot be read", error, "executorch"
+                ) from error
     raise _malformed(path, f"it holds no metadata: there is no method {METADATA_METHOD!r}")
 
 
@@ -259,7 +262,7 @@ def _read(path: Path) -> Any:
             return serialize.deserialize_pte_binary(path.read_bytes()).program
     except Exception as error:
         # Any type: flatc's failures, JSON's, and lookups in half a file.
-        raise _unusable(path, "cannot be read", error) from error
+        raise unusable(path, "cannot be read", error, "executorch") from error
 
 
 def _xnnpack_graph(payload: bytes) -> dict[str, Any]:
@@ -300,12 +303,5 @@ def _signature(path: Path, plan: Any, indices: list[int]) -> dict[str, list[int]
 def _malformed(path: Path, reason: str) -> LoweringError:
     return LoweringError(
         f"{path.name} is not an ExecuTorch program as we ship them: {reason}",
-        fix="export the model again with swipe-export executorch",
-    )
-
-
-def _unusable(path: Path, what: str, error: Exception) -> LoweringError:
-    return LoweringError(
-        f"{path.name} {what}: {first_line(error)}",
         fix="export the model again with swipe-export executorch",
     )

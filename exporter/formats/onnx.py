@@ -24,6 +24,7 @@ from exporter.formats.build import (
     library,
     quiet,
     staged,
+    unusable,
 )
 from exporter.formats.opset14 import SOURCE_OPSET, TARGET_IR, TARGET_OPSET, to_opset14
 from swipe.errors import LoweringError
@@ -67,14 +68,14 @@ def load(path: Path, threads: int = 1) -> Runner:
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
     except Exception as error:
-        raise _unusable(path, "cannot be loaded", error) from error
+        raise unusable(path, "cannot be loaded", error, "onnx") from error
     name = session.get_inputs()[0].name
 
     def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             (output,) = session.run(None, {name: features})
         except Exception as error:
-            raise _unusable(path, "cannot be executed", error) from error
+            raise unusable(path, "cannot be executed", error, "onnx") from error
         return np.asarray(output, dtype=np.float32)
 
     return run
@@ -307,7 +308,7 @@ def _read(path: Path) -> Any:
         return onnx.load_model_from_string(path.read_bytes())
     except Exception as error:
         # Any type: protobuf's differ between its implementations.
-        raise _unusable(path, "cannot be read", error) from error
+        raise unusable(path, "cannot be read", error, "onnx") from error
 
 
 def _unchanged() -> LoweringError:
@@ -320,12 +321,5 @@ def _unchanged() -> LoweringError:
 def _malformed(reason: str) -> LoweringError:
     return LoweringError(
         f"this is not an ONNX model as we ship them: {reason}",
-        fix="export the model again with swipe-export onnx",
-    )
-
-
-def _unusable(path: Path, what: str, error: Exception) -> LoweringError:
-    return LoweringError(
-        f"{path.name} {what}: {first_line(error)}",
         fix="export the model again with swipe-export onnx",
     )

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from exporter.formats import Lowering
 from exporter.formats import coreml as coreml_format
-from exporter.formats.build import size_bytes, staged
+from exporter.formats.build import staged
 from swipe.errors import LoweringError, MissingError, UsageError
+from swipe.files import size_bytes
 
 pytest.importorskip("coremltools")
 

@@ -32,8 +32,9 @@ from train import fit as fit_module
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.cli import main
 from train.config import TrainConfig
-from train.loop import Progress
-from train.swipe_task import SwipeData, SwipeTask
+from train.progress import Progress
+from train.swipe_data import SwipeData
+from train.swipe_task import SwipeTask
 from train.task import Batch, Score
 
 LAYOUT = load_layout("qwerty")

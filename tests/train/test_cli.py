@@ -232,7 +232,6 @@ def test_resuming_with_other_settings_is_refused_not_ignored(
         (["--data", "synthetic:0"], ["0 synthetic swipes"]),
         (["--data", "synthetic:30"], ["too few writers"]),
         (["--dev", "absent.jsonl"], ["no data file absent.jsonl"]),
-        (["--dev", "synthetic:200"], ["writers are in both"]),
         (["--lexicon", "absent.txt"], ["no lexicon absent.txt"]),
         (["--lexicon", "empty.txt"], ["holds no words"]),
         (["--lexicon", "digits.txt"], ["holds no words"]),

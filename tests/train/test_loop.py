@@ -19,8 +19,9 @@ from swipe.layout import load_layout
 from train import loop
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import TrainConfig
-from train.loop import LOSS_SMOOTHING, Progress, fit
+from train.loop import LOSS_SMOOTHING, fit
 from train.models import ModelSpec
+from train.progress import Progress
 from train.sealed import read_sealed, write_sealed
 from train.task import Batch, Score
 

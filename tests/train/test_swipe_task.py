@@ -24,7 +24,8 @@ from train.config import Data, TrainConfig, load_config
 from train.loop import fit
 from train.models import ModelSpec, build_model
 from train.models.tcn import BakedSwipeTcn, SwipeTcn
-from train.swipe_task import SwipeData, SwipeTask, load_swipe_data, sample
+from train.swipe_data import SwipeData, load_swipe_data, sample
+from train.swipe_task import SwipeTask
 from train.task import Batch, Score
 
 LAYOUT = load_layout("qwerty")
@@ -221,6 +222,16 @@ def test_a_dev_corpus_of_other_writers_is_held_out_whole(files: dict[str, str]) 
     assert len(apart.dev) == 100
     assert len(apart.train) + apart.filtered == 150
     assert len(apart.corpora) == 2
+
+
+def test_the_training_corpus_itself_is_no_dev_corpus(files: dict[str, str]) -> None:
+    with pytest.raises(DataError, match="writers are in both"):
+        load_swipe_data(Data(train=files["train"], dev=files["train"]), LAYOUT, seed=0)
+
+
+def test_synthetic_dev_swipes_are_of_other_writers_than_synthetic_training_swipes() -> None:
+    apart = load_swipe_data(Data(train="synthetic:200", dev="synthetic:100"), LAYOUT, seed=0)
+    assert not {g.writer for g in apart.train} & {g.writer for g in apart.dev}
 
 
 def test_one_writer_cannot_be_split() -> None:

@@ -1,0 +1,83 @@
+"""Which swipes a run trains on and which it is judged by: read, split by writer, filtered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from swipe.corpus import SYNTHETIC, load_corpus, split_by_writer
+from swipe.errors import DataError
+from swipe.gesture import Gesture, letter_miss
+from swipe.layout import Layout
+from swipe.sources import Corpus
+from train.config import Data
+
+DEV_SALT: Final = "dev"
+DEV_WRITERS: Final = 1_000_000
+"""First synthetic writer of a held-out corpus, beyond any of a training corpus."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwipeData:
+    """Training and held-out gestures, disjoint by writer.
+
+    Attributes:
+        train: what the model learns from.
+        dev: what checkpoints are chosen on.
+        filtered: training gestures left out because they miss a letter of their word.
+        corpora: what was read, with its rejected rows.
+        source: the record that goes into the checkpoint, so that export can find the data again.
+    """
+
+    train: list[Gesture]
+    dev: list[Gesture]
+    filtered: int
+    corpora: tuple[Corpus, ...]
+    source: dict[str, Any]
+
+
+def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
+    """Read, split by writer and filter the data that `config` names.
+
+    Raises:
+        DataError: a corpus cannot be used, or nothing is left to train on.
+    """
+    corpus = load_corpus(config.train, layout, seed=seed)
+    corpora = [corpus]
+    if config.dev:
+        held_out = load_corpus(config.dev, layout, seed=seed + 1, first_writer=DEV_WRITERS)
+        corpora.append(held_out)
+        train, dev = list(corpus.gestures), list(held_out.gestures)
+        shared = {g.writer for g in train} & {g.writer for g in dev}
+        if shared:
+            raise DataError(
+                f"{len(shared)} writers are in both {config.train} and {config.dev}",
+                fix="split the corpora by writer, or leave out --dev",
+            )
+    else:
+        train, dev = split_by_writer(corpus.gestures, config.dev_share, salt=DEV_SALT)
+    kept = [g for g in train if letter_miss(g, layout) <= config.max_letter_miss]
+    if not kept:
+        raise DataError(
+            "no training swipe passes over the letters of its word",
+            fix="check data.layout, or raise data.max_letter_miss",
+        )
+    source = {
+        "train": config.train,
+        "dev": config.dev,
+        "dev_share": config.dev_share,
+        "layout": config.layout,
+        "seed": seed,
+        "synthetic": config.train.startswith(SYNTHETIC),
+    }
+    return SwipeData(kept, dev, len(train) - len(kept), tuple(corpora), source)
+
+
+def sample(gestures: list[Gesture], count: int, seed: int) -> list[Gesture]:
+    """At most `count` gestures drawn over all writers, in file order; equal seeds, equal draws."""
+    if len(gestures) <= count:
+        return gestures
+    rows = np.random.default_rng([seed, 2]).choice(len(gestures), size=count, replace=False)
+    return [gestures[row] for row in np.sort(rows)]
