@@ -1,4 +1,4 @@
-"""``swipe-train``: fit a model, evaluate a checkpoint."""
+"""``swipe-train``: fit a model, evaluate a checkpoint, check and clean what others left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from swipe.console import console, make_app, run
-from swipe.errors import UsageError
+from swipe.console import console, make_app, make_table, run
+from swipe.errors import GateError, UsageError
 
 app = make_app(
     "Train a swipe-typing model that is proven finite, and evaluate it.\n\n"
@@ -104,6 +104,79 @@ def evaluate(
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         write_text_atomic(json_out, text + "\n")
         console.print(f"figures written to {json_out}")
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .ckpt.")
+    ] = None,
+    all_below: Annotated[
+        Path | None, typer.Option("--all", help="Check every checkpoint below this folder.")
+    ] = None,
+    stats: Annotated[bool, typer.Option(help="Print min, max, mean and std per tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say VALID or INVALID of checkpoints, anyone's, with the first bad tensor; 3 when any is not.
+
+    Example: [bold]swipe-train check --all runs[/]
+    """
+    from train.inspection import find_checkpoints, inspect_file
+
+    files = [*(paths or []), *(find_checkpoints(all_below) if all_below else [])]
+    if not files:
+        raise UsageError("nothing to check", fix="name checkpoints, or a folder with --all")
+    found = [inspect_file(path, stats=stats) for path in files]
+    if as_json:
+        print(json.dumps([inspection.to_dict() for inspection in found], indent=2))
+    else:
+        for inspection in found:
+            verdict = "[green]VALID[/]" if inspection.valid else "[red]INVALID[/]"
+            console.print(
+                f"{verdict} {inspection.path}: {inspection.tensors} tensors, "
+                f"{inspection.values:,} values, sha256 {(inspection.sha256 or '-')[:16]}"
+            )
+            for line in (*inspection.reasons, *(f"warning: {w}" for w in inspection.warnings)):
+                console.print(f"  {line}", markup=False)
+            if inspection.stats:
+                table = make_table("", "tensor", "shape", "min", "max", "mean", "std")
+                for row in inspection.stats:
+                    figures = (row.minimum, row.maximum, row.mean, row.std)
+                    shape = "x".join(map(str, row.shape))
+                    table.add_row(row.name, shape, *(f"{value:.3g}" for value in figures))
+                console.print(table)
+    invalid = sum(not inspection.valid for inspection in found)
+    if invalid:
+        raise GateError(
+            f"{invalid} of {len(found)} checkpoints are INVALID",
+            fix="list what may go with: swipe-train clean DIR",
+        )
+
+
+@app.command()
+def clean(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs or checkpoints.")],
+    keep: Annotated[
+        int | None, typer.Option(help="Keep this many valid ones per folder; default: all.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Really delete.")] = False,
+) -> None:
+    """List invalid checkpoints and leftovers; delete them with --delete, never the only valid one.
+
+    Example: [bold]swipe-train clean runs --keep 2[/]
+    """
+    from train.cleaning import plan_removals, remove
+
+    removals = plan_removals(folder, keep)
+    for removal in removals:
+        console.print(f"{removal.path}: {removal.reason}", markup=False)
+    if not removals:
+        console.print("nothing to delete")
+    elif delete:
+        remove(removals)
+        console.print(f"{len(removals)} files deleted")
+    else:
+        console.print(f"{len(removals)} files would go; nothing was deleted: add --delete")
 
 
 def main() -> None:
