@@ -168,7 +168,8 @@ def test_remove_takes_the_sidecar_along_and_nothing_else(runs: Path) -> None:
     remove(plan_removals(runs, keep=1))
     left = {str(p.relative_to(runs)) for p in runs.rglob("*") if p.is_file()}
     assert left == {
-        "a/best.safetensors", "a/best.json", "a/broken.json", "b/only.safetensors", "b/only.json", "b/notes.txt",
+        "a/best.safetensors", "a/best.json", "a/broken.json",
+        "b/only.safetensors", "b/only.json", "b/notes.txt",
     }  # fmt: skip
 
 
