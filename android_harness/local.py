@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +139,7 @@ def bench(
     observe(f"PyTorch on {len(words):,} swipes")
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     evidence = Evidence(features, words, Answers(logits, decode(logits)), decode)
+    rounding = manifest.source.reference_rounding
 
     def eager() -> Runner:
         baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
@@ -151,7 +152,7 @@ def bench(
 
     loaders: dict[str, Loader] = {EAGER: eager}
     entries: dict[str, tuple[RungEntry | None, Limits]] = {
-        EAGER: (None, find_target("onnx").baseline.limits)
+        EAGER: (None, find_target("onnx").baseline.limits.allowing(rounding))
     }
     skipped: dict[str, str] = {}
     for format_entry in manifest.formats:
@@ -204,13 +205,10 @@ def _loader(target: Target, path: Path, threads: int) -> Loader:
 def _limits(target: Target, rung: str, manifest: Manifest) -> Limits:
     """The limits the rung was exported under."""
     found = next(r for r in target.rungs if r.name == rung)
-    if not found.quantized:
-        return found.limits
-    return Limits(
-        found.limits.max_abs_delta,
-        found.limits.frame_agreement,
-        manifest.source.accuracy_budget,
-    )
+    limits = found.limits.allowing(manifest.source.reference_rounding)
+    if found.quantized:
+        limits = replace(limits, accuracy_drop=manifest.source.accuracy_budget)
+    return limits
 
 
 def _verdict(runner: Runner, evidence: Evidence, limits: Limits) -> Verdict:

@@ -44,7 +44,7 @@ from swipe.files import sha256_file
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from train.evaluate import predict
+from train.evaluate import predict, rounding_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,14 @@ def export(request: Request, say: Say) -> Manifest:
     )
     with _beside(request.out) as folder, tempfile.TemporaryDirectory() as scratch:
         shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
-        _write_samples(Path(scratch), folder, checkpoint, samples)
+        rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
         job = Job(
             checkpoint=str((folder / CHECKPOINT).resolve()),
             folder=str(folder.resolve()),
             lexicon=request.lexicon,
             quantize=request.quantize,
             budget=request.budget,
+            rounding=rounding,
         )
         entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
@@ -110,6 +111,7 @@ def export(request: Request, say: Say) -> Manifest:
                 lexicon=request.lexicon,
                 lexicon_sha256=lexicon.sha256,
                 accuracy_budget=request.budget,
+                reference_rounding=rounding,
             ),
             formats=entries,
         )
@@ -120,8 +122,11 @@ def export(request: Request, say: Say) -> Manifest:
     return manifest
 
 
-def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> None:
-    """Swipes and PyTorch's answers: all of it for the workers, the verification part to keep."""
+def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> float:
+    """Swipes and PyTorch's answers: all for the workers, the verification part to keep.
+
+    Returns the rounding error of those answers.
+    """
     features = feature_batch(samples.verification)
     words = np.array([g.word for g in samples.verification])
     logits = predict(checkpoint.model(), checkpoint.contract, features)
@@ -133,6 +138,7 @@ def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples:
         logits=logits,
     )
     np.savez_compressed(folder / VERIFICATION, features=features, words=words)
+    return rounding_error(checkpoint.model(), checkpoint.contract, features)
 
 
 def _build_all(

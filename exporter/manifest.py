@@ -77,6 +77,7 @@ class Source(_Record):
     lexicon: str
     lexicon_sha256: str
     accuracy_budget: float
+    reference_rounding: float
 
 
 class Manifest(_Record):

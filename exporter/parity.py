@@ -10,12 +10,15 @@ What it leaves out: running anything. It compares arrays and decoded words that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+ROUNDING_MARGIN: Final = 10.0
+"""Multiple of PyTorch's own float32 rounding error that a float32 artefact may differ by."""
 
 
 class Status(StrEnum):
@@ -46,6 +49,16 @@ class Limits:
     max_abs_delta: float | None
     frame_agreement: float
     accuracy_drop: float
+
+    def allowing(self, rounding: float) -> Limits:
+        """These limits, for a model whose own float32 arithmetic is off by up to `rounding`.
+
+        No float32 artefact can agree better with PyTorch than PyTorch agrees with exact
+        arithmetic; other kernels add in another order, so a few times that error is honest.
+        """
+        if self.max_abs_delta is None:
+            return self
+        return replace(self, max_abs_delta=max(self.max_abs_delta, ROUNDING_MARGIN * rounding))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +140,7 @@ def compare(
     reasons = []
     if limits.max_abs_delta is not None and not (metrics.max_abs_delta <= limits.max_abs_delta):
         reasons.append(
-            f"max |delta logit| {metrics.max_abs_delta:.2e} exceeds {limits.max_abs_delta:.0e}"
+            f"max |delta logit| {metrics.max_abs_delta:.2e} exceeds {limits.max_abs_delta:.1e}"
         )
     if not (metrics.frame_agreement >= limits.frame_agreement):
         reasons.append(

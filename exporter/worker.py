@@ -36,6 +36,7 @@ class Job:
         lexicon: lexicon specification to decode with.
         quantize: whether quantized rungs are tried.
         budget: points of decoded top-1 that quantization may cost.
+        rounding: largest error of PyTorch's own float32 logits, against float64.
     """
 
     checkpoint: str
@@ -43,6 +44,7 @@ class Job:
     lexicon: str
     quantize: bool
     budget: float
+    rounding: float
 
 
 def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[str, Any]]:
@@ -101,7 +103,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> list[dict[s
     def decode(values: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[str]]:
         return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
 
-    evidence = Evidence(features, truths, Answers(logits, decode(logits)), decode)
+    evidence = Evidence(features, truths, Answers(logits, decode(logits)), decode, job.rounding)
     lowering = Lowering(
         module=baked,
         example=features[:1],

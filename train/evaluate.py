@@ -56,15 +56,15 @@ class Evaluation:
 
 
 def predict(
-    model: nn.Module, contract: ModelContract, features: NDArray[np.float32]
+    model: nn.Module, contract: ModelContract, features: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Logits ``float32[N, 32, K + 1]`` of ``features [N, 2, 64]``, in bounded batches.
+    """Logits ``[N, 32, K + 1]`` of ``features [N, 2, 64]`` in their precision, batch by batch.
 
     Raises:
         NonFiniteError: the model gave NaN or Inf.
     """
     model.eval()
-    keys = torch.tensor(contract.keys, dtype=torch.float32)
+    keys = torch.tensor(contract.keys).to(torch.from_numpy(features[:0]).dtype)
     parts = []
     with torch.inference_mode():
         for start in range(0, len(features), BATCH):
@@ -73,6 +73,19 @@ def predict(
     logits: NDArray[np.float32] = np.concatenate(parts)
     require_finite({"logits": torch.from_numpy(logits)}, where="in evaluation", fix="train again")
     return logits
+
+
+def rounding_error(
+    model: nn.Module, contract: ModelContract, features: NDArray[np.float32]
+) -> float:
+    """Largest |float32 - float64| of the model's logits on ``features [N, 2, 64]``.
+
+    What the model's own arithmetic leaves uncertain: no other implementation can be asked to come
+    closer. `model` is converted to float64 and must not be used afterwards.
+    """
+    single = predict(model, contract, features)
+    double = predict(model.double(), contract, features.astype(np.float64))
+    return float(np.abs(double - single).max())
 
 
 def evaluate_words(

@@ -94,6 +94,15 @@ def test_metrics_do_not_depend_on_the_order_of_swipes(order: list[int]) -> None:
     assert replace(whole, mean_abs_delta=0) == replace(again, mean_abs_delta=0)
 
 
+def test_limits_allow_for_pytorchs_own_rounding_and_nothing_else() -> None:
+    assert LIMITS.allowing(0.0) == LIMITS
+    assert LIMITS.allowing(float("nan")) == LIMITS
+    assert LIMITS.allowing(1e-3).max_abs_delta == pytest.approx(1e-2)
+    assert replace(LIMITS.allowing(1e-3), max_abs_delta=1e-4) == LIMITS
+    quantized = replace(LIMITS, max_abs_delta=None)
+    assert quantized.allowing(1e-3) == quantized
+
+
 def test_unverified_is_not_a_pass() -> None:
     verdict = unverified("executes on macOS only")
     assert verdict.status is Status.UNVERIFIED
