@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -52,12 +56,14 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
     )
     task = SwipeTask(config, data, layout)
     save_config(config, folder / CONFIG)
-    console.print(f"model: {task.parameters_count:,} parameters; run folder: {folder}")
-    with _Display() as display:
+    with _Display() as display, _finishing_the_step() as interrupted:
+        console.print(f"model: {task.parameters_count:,} parameters; run folder: {folder}")
         try:
-            progress = loop.fit(task, config, folder, display.observe, resume=resume)
+            progress = loop.fit(
+                task, config, folder, display.observe, resume=resume, stop=interrupted
+            )
         except KeyboardInterrupt:
-            console.print(f"stopped; continue with: swipe-train fit --resume --out {folder}")
+            console.print(f"saved; continue with: swipe-train fit --resume --out {folder}")
             raise
     best = folder / "best.safetensors"
     if not best.is_file():
@@ -74,6 +80,28 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
     )
     console.print(f"checkpoint: {best}\nnext: swipe-export all --quantize")
     return folder
+
+
+@contextmanager
+def _finishing_the_step() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C (or SIGTERM) end the run after the step under way; a second one ends it at once.
+
+    An interrupt in the middle of an update would leave weights of two different steps.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for name, handler in earlier.items():
+            signal.signal(name, handler)
+
+    earlier = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for name, handler in earlier.items():
+            signal.signal(name, handler)
 
 
 class _Display:

@@ -33,7 +33,13 @@ Observer = Callable[[Progress], None]
 
 
 def fit(
-    task: Task, config: TrainConfig, folder: Path, observe: Observer, *, resume: bool = False
+    task: Task,
+    config: TrainConfig,
+    folder: Path,
+    observe: Observer,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Train `task` and leave ``best.safetensors`` and ``last.safetensors`` in `folder`.
 
@@ -42,9 +48,11 @@ def fit(
         config: the resolved configuration.
         folder: the run's folder; must exist.
         observe: called after every step and evaluation.
-        resume: continue from ``last.safetensors`` and ``state.safetensors`` in `folder`.
+        resume: continue from ``state.safetensors`` in `folder`.
+        stop: asked after every step; when true, the state is saved and the run ends there.
 
     Raises:
+        KeyboardInterrupt: `stop` said so; the run can be resumed.
         NonFiniteError: too many steps in a row were not finite; checkpoints stay as they were.
     """
     torch.set_num_threads(config.threads)
@@ -96,6 +104,9 @@ def fit(
             progress.seconds = earlier + time.monotonic() - started
             save_state(folder, model, optimizer, progress)
         observe(progress)
+        if stop() and progress.fraction < 1.0:
+            save_state(folder, model, optimizer, progress)
+            raise KeyboardInterrupt
     return progress
 
 
