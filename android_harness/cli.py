@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swipe.console import console, make_app, make_table, run
-from swipe.errors import ParityError
+from swipe.errors import ExitCode, ParityError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,6 +58,7 @@ def bench(
             f"{row.name}: {', '.join(row.verdict.reasons)}" for row in results.failed
         )
         raise ParityError(reasons, fix="export again; a stale or damaged artefact is not shipped")
+    raise typer.Exit(ExitCode.UNVERIFIED if results.skipped else ExitCode.OK)
 
 
 def _latency_table(results: Bench) -> Table:

@@ -68,12 +68,14 @@ class Bench:
         skipped: artefacts that cannot be executed here, with the reason; never a pass.
         manifest: the bundle's manifest.
         threads: CPU threads each implementation was given.
+        lexicon: name and hash of the lexicon that decoded.
     """
 
     rows: tuple[Row, ...]
     skipped: dict[str, str]
     manifest: Manifest
     threads: int
+    lexicon: dict[str, str]
 
     @property
     def failed(self) -> list[Row]:
@@ -93,6 +95,7 @@ class Bench:
             "contract_id": self.manifest.source.contract_id,
             "weights_sha256": self.manifest.source.weights_sha256,
             "swipes": self.manifest.source.swipes,
+            "lexicon": self.lexicon,
             "rows": rows,
             "skipped": self.skipped,
         }
@@ -131,7 +134,13 @@ def bench(
             fix="export again",
         )
     features, words = _verification(folder, manifest)
-    decoder = BeamDecoder(load_lexicon(lexicon or manifest.source.lexicon))
+    words_known = load_lexicon(lexicon or manifest.source.lexicon)
+    if lexicon is None and words_known.sha256 != manifest.source.lexicon_sha256:
+        raise GateError(
+            f"lexicon {manifest.source.lexicon} is not the one the bundle was judged with",
+            fix="bring back that lexicon, name another with --lexicon, or export again",
+        )
+    decoder = BeamDecoder(words_known)
 
     def decode(values: NDArray[np.float32]) -> list[list[str]]:
         return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
@@ -167,6 +176,8 @@ def bench(
                 continue
             loaders[name] = _loader(target, path, threads)
             entries[name] = (entry, _limits(target, entry.rung, manifest))
+    if len(loaders) == 1 and not skipped:
+        raise GateError(f"{folder} ships no artefact", fix="export again")
     runners, timings = measure(loaders, features, plan, observe)
     rows = []
     for name, runner in runners.items():
@@ -185,7 +196,8 @@ def bench(
                 verdict=_verdict(runner, evidence, limits),
             )
         )
-    return Bench(tuple(rows), skipped, manifest, threads)
+    used = {"name": words_known.name, "sha256": words_known.sha256}
+    return Bench(tuple(rows), skipped, manifest, threads, used)
 
 
 def _verification(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
@@ -204,7 +216,9 @@ def _loader(target: Target, path: Path, threads: int) -> Loader:
 
 def _limits(target: Target, rung: str, manifest: Manifest) -> Limits:
     """The limits the rung was exported under."""
-    found = next(r for r in target.rungs if r.name == rung)
+    found = next((r for r in target.rungs if r.name == rung), None)
+    if found is None:
+        raise GateError(f"{target.name} has no rung {rung!r}", fix="export again")
     limits = found.limits.allowing(manifest.source.reference_rounding)
     if found.quantized:
         limits = replace(limits, accuracy_drop=manifest.source.accuracy_budget)

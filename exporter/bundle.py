@@ -80,7 +80,8 @@ def export(request: Request, say: Say) -> Manifest:
         f"verifying on {len(samples.verification):,} swipes, calibrating on "
         f"{len(samples.calibration)} of other writers: {samples.label}"
     )
-    with _beside(request.out) as folder, tempfile.TemporaryDirectory() as scratch:
+    out = request.out.resolve()
+    with _beside(out) as folder, tempfile.TemporaryDirectory() as scratch:
         shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
         rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
         job = Job(
@@ -115,10 +116,10 @@ def export(request: Request, say: Say) -> Manifest:
             ),
             formats=entries,
         )
-        manifest = _with_earlier_formats(manifest, request.out, folder)
+        manifest = _with_earlier_formats(manifest, out, folder)
         manifest.save(folder)
         write_report(manifest, folder)
-        _publish(folder, request.out)
+        _publish(folder, out)
     return manifest
 
 
@@ -195,6 +196,10 @@ def _copy(source: Path, target: Path) -> None:
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A temporary folder on the same file system as `out`, removed unless it was published."""
+    if out.exists() and not (out / FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists and is not a bundle", fix="choose another --out, or empty that folder"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -202,13 +207,13 @@ def _beside(out: Path) -> Iterator[Path]:
         raise UsageError(
             f"cannot write {out}: {error.strerror}", fix="choose a writable --out"
         ) from error
-    if out.exists() and not (out / FILE).is_file() and (out.is_file() or any(out.iterdir())):
-        folder.rmdir()
-        raise UsageError(
-            f"{out} exists and is not a bundle", fix="choose another --out, or empty that folder"
-        )
     try:
         yield folder
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {out}: {error.strerror or error}",
+            fix="choose a writable place with enough free space",
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -221,8 +226,8 @@ def _publish(folder: Path, out: Path) -> None:
         out.rename(old)
     try:
         folder.rename(out)
-    except OSError:
-        if old.exists():
+    except BaseException:  # an interrupt too must not leave the place empty
+        if old.exists() and not out.exists():
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -27,7 +27,8 @@ QuantizeOption = Annotated[
     bool, typer.Option("--quantize/--no-quantize", help="Try int8 first, or float only.")
 ]
 BudgetOption = Annotated[
-    float, typer.Option(min=0.0, help="Points of decoded top-1 that quantization may cost.")
+    float,
+    typer.Option(min=0.0, max=100.0, help="Points of top-1 that quantization may cost."),
 ]
 DataOption = Annotated[
     str | None, typer.Option(help="Swipes to judge by; default: those of the checkpoint's run.")
@@ -35,7 +36,7 @@ DataOption = Annotated[
 LexiconOption = Annotated[
     str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
 ]
-SamplesOption = Annotated[int, typer.Option(min=1, help="Verification swipes.")]
+SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
 def _register(name: str, formats: tuple[str, ...], summary: str) -> None:

@@ -42,7 +42,7 @@ class Limits:
 
     Attributes:
         max_abs_delta: largest |logit difference|; None where quantization makes it meaningless.
-        frame_agreement: least share of frames whose argmax is PyTorch's.
+        frame_agreement: least share of agreeing frames among those where either side spoke.
         accuracy_drop: most points of decoded top-1 that may be lost.
     """
 
@@ -77,6 +77,9 @@ class Answers:
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """Agreement with PyTorch and accuracy against the truth, on the same swipes.
+
+    Frames agree when their argmax is the same; frames where both say blank are left out, because
+    most frames are blank and would hide the ones that spell the word.
 
     Shares are in [0, 1], accuracies and drops in percentage points.
     """
@@ -159,7 +162,9 @@ def compare(
 def measure(reference: Answers, candidate: Answers, truths: Sequence[str]) -> Metrics:
     """All metrics of two sound answers of equal shape."""
     delta = np.abs(candidate.logits.astype(np.float64) - reference.logits)
-    frames = candidate.logits.argmax(axis=-1) == reference.logits.argmax(axis=-1)
+    ours, theirs = candidate.logits.argmax(axis=-1), reference.logits.argmax(axis=-1)
+    blank = reference.logits.shape[-1] - 1
+    spoken = (ours != blank) | (theirs != blank)
     same = [_first(a) == _first(b) for a, b in zip(reference.words, candidate.words, strict=True)]
     top1, top4 = _accuracy(candidate, truths)
     reference_top1, reference_top4 = _accuracy(reference, truths)
@@ -167,7 +172,7 @@ def measure(reference: Answers, candidate: Answers, truths: Sequence[str]) -> Me
         samples=len(truths),
         max_abs_delta=float(delta.max()),
         mean_abs_delta=float(delta.mean()),
-        frame_agreement=float(frames.mean()),
+        frame_agreement=float((ours == theirs)[spoken].mean()),
         word_agreement=float(np.mean(same)),
         top1=top1,
         top4=top4,
@@ -190,6 +195,8 @@ def _unsound(reference: Answers, candidate: Answers, truths: Sequence[str]) -> s
         bad = int(answers.logits.size - np.isfinite(answers.logits).sum())
         if bad:
             return f"{bad} of {answers.logits.size} outputs of {name} are NaN or Inf"
+    if (reference.logits.argmax(axis=-1) == reference.logits.shape[-1] - 1).all():
+        return "PyTorch answers nothing but blank: there is nothing to compare"
     return None
 
 

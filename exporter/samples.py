@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from swipe.corpus import SYNTHETIC, load_corpus, split_by_writer
+from swipe.corpus import is_synthetic, load_corpus, split_by_writer
 from swipe.errors import DataError, GateError
 from swipe.gesture import Gesture
 from swipe.layout import Layout
+from swipe.sources import SYNTHETIC
 from train.config import Data
 from train.swipe_data import load_swipe_data, sample
 
@@ -95,7 +96,7 @@ def _present(trained_on: Mapping[str, Any]) -> bool:
         raise DataError(
             f"the checkpoint does not record its data ({error.args[0]})", fix="give --data"
         ) from error
-    return all(not spec or spec.startswith(SYNTHETIC) or Path(spec).is_file() for spec in specs)
+    return all(not spec or is_synthetic(spec) or Path(spec).is_file() for spec in specs)
 
 
 def _pick(

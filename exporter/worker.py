@@ -1,4 +1,4 @@
-"""One format, one process: ``python -m exporter.worker JOB``.
+"""One format, one process: ``python -P -m exporter.worker JOB FORMAT``.
 
 Each heavy library lives and dies in its own process, so a crash in one format is that format's
 failure, and two formats build at the same time. The job is a folder; ``job.json`` says what to do,
@@ -57,7 +57,7 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[s
     outcome_file = job_folder / f"{target}.json"
     log_file = job_folder / f"{target}.log"
     (job_folder / f"{target}.job.json").write_text(json.dumps(asdict(job)))
-    command = [sys.executable, "-m", "exporter.worker", str(job_folder), target]
+    command = [sys.executable, "-P", "-m", "exporter.worker", str(job_folder), target]
     with (
         log_file.open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -66,11 +66,12 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[s
             say(line.rstrip("\n"))
     code = process.returncode
     if not outcome_file.is_file():
-        tail = log_file.read_text(errors="replace").strip().splitlines()[-1:]
+        tail = log_file.read_text(errors="replace").strip().splitlines()[-20:]
+        for line in tail:
+            say(f"{target}: {line}")
         raise LoweringError(
-            f"{target}: the worker ended with code {code} and no result"
-            + (f" ({tail[0]})" if tail else ""),
-            fix="run with --debug; a negative code is a signal, -9 is usually out of memory",
+            f"{target}: the worker ended with code {code} and no result",
+            fix="see its last lines above; a negative code is a signal, -9 mostly out of memory",
         )
     outcome = json.loads(outcome_file.read_text())
     if "error" in outcome:

@@ -1,13 +1,13 @@
 """What the console scripts share: how an error reaches the user, and where lines are printed.
 
-An expected error is one line and its mend, with the exit code of its class; a traceback appears
-only with ``--debug``. Everything a person reads goes to stderr's twin, the rich console; ``--json``
-output alone goes to stdout when asked for.
+An expected error is one line and its mend on stderr, with the exit code of its class; a traceback
+appears only with ``--debug``. Markup is off: file names may hold brackets.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -16,11 +16,12 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from swipe.errors import ExitCode, SwipeError
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 DEBUG_FLAG = "--debug"
 EPILOG = "Add --debug to any command to see the traceback of an error."
@@ -41,7 +42,7 @@ def make_app(help_text: str) -> typer.Typer:
 
 def make_table(title: str, *headings: str) -> Table:
     """A table that fits 80 columns: the first column names, the others are figures."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
     return table
@@ -51,6 +52,8 @@ def run(app: typer.Typer) -> NoReturn:
     """Run `app` on the command line and leave the process with its exit code."""
     # ONNX Runtime sends telemetry unless this is set before its library is loaded.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # As Ctrl-C does, so that temporary folders are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = DEBUG_FLAG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG_FLAG]
     try:
@@ -66,8 +69,8 @@ def run(app: typer.Typer) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, exit code 1
         if debug:
             traceback.print_exc()
-        errors.print(f"[red]bug:[/] {type(error).__name__}: ", end="")
-        errors.print(str(error), markup=False)
+        errors.print("bug:", style="red", end=" ")
+        errors.print(f"{type(error).__name__}: {error}")
         errors.print("  please report it, with the output of the same command and --debug")
         sys.exit(ExitCode.BUG)
     sys.exit(ExitCode.OK)
@@ -76,7 +79,7 @@ def run(app: typer.Typer) -> NoReturn:
 def _show(error: SwipeError, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    errors.print("[red]error:[/] ", end="")
-    errors.print(str(error), markup=False)
-    errors.print("  [green]fix:[/] ", end="")
-    errors.print(error.fix, markup=False)
+    errors.print("error:", style="red", end=" ")
+    errors.print(str(error))
+    errors.print("  fix:", style="green", end=" ")
+    errors.print(error.fix)

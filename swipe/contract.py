@@ -1,7 +1,7 @@
 """ModelContract: what a host must feed the model and what it gets back.
 
-A checkpoint, an artefact and a data set fit together exactly when their ``contract_id`` is the
-same, so a feature skew is refused when files are loaded instead of shipping as low accuracy.
+A checkpoint and an artefact fit together exactly when their ``contract_id`` is the same, so a
+feature skew is refused when files are loaded instead of shipping as low accuracy.
 The contract holds meaning only (shapes, alphabet, frame, feature recipe), never weights.
 """
 

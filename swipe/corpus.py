@@ -11,10 +11,9 @@ from swipe.errors import DataError
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import wordfreq_lexicon
-from swipe.sources import Corpus, read_corpus
+from swipe.sources import SYNTHETIC, Corpus, read_corpus
 from swipe.synthesis import synthesize
 
-SYNTHETIC: Final = "synthetic"
 SYNTHETIC_SWIPES: Final = 20_000
 SYNTHETIC_WORDS: Final = 20_000
 
@@ -27,14 +26,19 @@ def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int =
     Raises:
         DataError: the file or the count cannot be used.
     """
-    kind, _, count = spec.partition(":")
-    if kind != SYNTHETIC:
+    _, _, count = spec.partition(":")
+    if not is_synthetic(spec):
         return read_corpus(Path(spec), layout.letters)
     if count and not count.isdecimal():
         raise DataError(f"{count!r} is not a number of swipes", fix="write e.g. synthetic:20000")
     swipes = int(count) if count else SYNTHETIC_SWIPES
     lexicon = wordfreq_lexicon(SYNTHETIC_WORDS)
     return synthesize(layout, lexicon, swipes, seed=seed, first_writer=first_writer)
+
+
+def is_synthetic(spec: str) -> bool:
+    """Whether `spec` asks for generated swipes rather than naming a file."""
+    return spec.partition(":")[0] == SYNTHETIC
 
 
 def writer_share(writer: str, salt: str) -> float:

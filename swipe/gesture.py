@@ -12,12 +12,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from swipe.contract import FRAMES, frames_needed
+from swipe.contract import ALPHABET, FRAMES, frames_needed
 from swipe.layout import KEY_WIDTH, Layout
 
 MIN_POINTS: Final = 3
+MAX_DURATION_MS: Final = 60_000.0
+"""The longest of 69,264 volunteered swipes took 42 s; beyond a minute it is a clock error."""
+MAX_ASPECT: Final = 10.0
 MAX_COORDINATE: Final = 10.0
 """No finger is ten keyboards away: such a row is a unit error."""
+
+
+_NOT_SWIPED: Final = str.maketrans("", "", "'-")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +80,19 @@ def defect(gesture: Gesture, letters: str, frames: int = FRAMES) -> str | None:
         return f"a coordinate beyond {MAX_COORDINATE:g} keyboard widths"
     if not (gesture.duration_ms > 0):
         return "all points at the same time"
+    if not (gesture.duration_ms <= MAX_DURATION_MS):
+        return "lasts longer than a minute"
+    if not (0 < gesture.aspect <= MAX_ASPECT):
+        return f"a letter area {gesture.aspect:g} times as high as wide"
     if frames_needed(gesture.word) > frames:
         return f"infeasible for CTC: needs {frames_needed(gesture.word)} of {frames} frames"
     return None
+
+
+def swiped_letters(word: str) -> str:
+    """What a finger passes over to write `word`; empty when a-z cannot spell it."""
+    letters = word.lower().translate(_NOT_SWIPED)
+    return letters if letters and set(letters) <= set(ALPHABET) else ""
 
 
 def letter_miss(gesture: Gesture, layout: Layout) -> float:

@@ -89,7 +89,17 @@ class Layout:
             ) from None
 
     def contract(self) -> ModelContract:
-        """The contract of a model baked for this keyboard."""
+        """The contract of a model baked for this keyboard.
+
+        Raises:
+            DataError: the letters are not a to z in order, which is how words are decoded.
+        """
+        if self.letters != ALPHABET:
+            raise DataError(
+                f"layout {self.name!r} lists its letters as {self.letters!r}; words are decoded "
+                "over a to z",
+                fix="list the 26 letters a to z in that order in the layout file",
+            )
         return ModelContract(
             alphabet=self.letters,
             layout=self.name,
@@ -152,7 +162,10 @@ def load_layout(spec: str) -> Layout:
             f"no layout {spec!r}",
             fix=f"use one of {', '.join(BUILT_IN)}, or the path of a layout JSON file",
         )
-    return Layout.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Layout.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", fix="give a layout JSON file") from error
 
 
 def _built_in(name: str) -> Layout:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from swipe.contract import ALPHABET
 from swipe.errors import DataError, MissingError
+from swipe.gesture import swiped_letters
 
 WORDFREQ: Final = "wordfreq"
 WORDFREQ_WORDS: Final = 100_000
@@ -30,7 +31,6 @@ AOSP_STEP: Final = math.log(1.15)
 """AOSP's f (0 to 255) is logarithmic: one step more is 1.15 times as frequent."""
 
 _COMBINED_ENTRY: Final = re.compile(r"^ word=([^,]+),.*?\bf=(\d+)")
-_NOT_SWIPED: Final = str.maketrans("", "", "'-")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,12 +191,6 @@ def read_combined(path: Path) -> Lexicon:
         if entry and key:
             entries[key] = max(entries.get(key, -math.inf), int(entry[2]) * AOSP_STEP)
     return _lexicon(path.name, entries)
-
-
-def swiped_letters(word: str) -> str:
-    """What a finger passes over to write `word`; empty when a-z cannot spell it."""
-    letters = word.lower().translate(_NOT_SWIPED)
-    return letters if letters and set(letters) <= set(ALPHABET) else ""
 
 
 def _read_text(path: Path) -> Lexicon:

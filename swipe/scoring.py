@@ -1,4 +1,4 @@
-"""Decoded words against the truth: top-k, CER with its parts, strata, and a paired bootstrap.
+"""Decoded words against the truth: top-k, CER with its parts, strata.
 
 Three conventions are kept apart because they differ by points: *strict* counts an
 out-of-vocabulary word as a miss, *in-vocabulary* leaves such swipes out, and the strata are strict.
@@ -19,7 +19,6 @@ from swipe.errors import DataError
 
 KS: Final = (1, 3, 4, 8)
 SHORT_WORD: Final = 3
-BOOTSTRAP_ROUNDS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,39 +112,6 @@ def count_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Edits:
     totals = np.array([_edits(reference, hypothesis) for reference, hypothesis in pairs])
     substitutions, deletions, insertions = totals.sum(axis=0).tolist()
     return Edits(substitutions, deletions, insertions, letters)
-
-
-def drop_bound(
-    correct_before: NDArray[np.bool_],
-    correct_after: NDArray[np.bool_],
-    writers: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> float:
-    """One-sided upper bound of the accuracy lost, in points, by a bootstrap over writers.
-
-    Args:
-        correct_before: bool[N], whether each swipe was right before.
-        correct_after: bool[N], whether the same swipe is right after.
-        writers: who swiped each; swipes of one writer are not independent.
-        confidence: of the bound.
-        seed: equal seeds give equal bounds.
-
-    Raises:
-        DataError: there are no swipes, or the lengths differ.
-    """
-    if not len(correct_before) == len(correct_after) == len(writers) or not len(writers):
-        raise DataError(
-            f"{len(correct_before)}, {len(correct_after)} and {len(writers)} paired results",
-            fix="give one result before and after for each swipe, and at least one",
-        )
-    lost = correct_before.astype(np.int64) - correct_after.astype(np.int64)
-    _, group = np.unique(np.asarray(writers), return_inverse=True)
-    losses, counts = np.bincount(group, weights=lost), np.bincount(group)
-    draws = np.random.default_rng(seed).integers(0, len(counts), (BOOTSTRAP_ROUNDS, len(counts)))
-    drops = losses[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    return 100.0 * float(np.quantile(drops, confidence))
 
 
 def _ranks(truths: Sequence[str], candidates: Sequence[Sequence[str]]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from swipe.contract import ALPHABET
 from swipe.errors import DataError
 from swipe.files import replacing, write_text_atomic
-from swipe.gesture import Gesture, defect
+from swipe.gesture import Gesture, defect, swiped_letters
 
 FUTO_MAX_DISTANCE: Final = 1000.0
 """FUTO's own path-distance score; rows at or above it are noise by the corpus's documentation."""
+
+SYNTHETIC: Final = "synthetic"
+"""Source of generated swipes; where it occurs, the corpus's label says so."""
 
 LOG_FIELDS: Final = 12
 LETTER_ROWS_SHARE: Final = 3.0 / 3.7
@@ -63,6 +66,11 @@ class Corpus:
     gestures: tuple[Gesture, ...]
     rejected: tuple[Rejection, ...] = ()
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether any gesture was generated."""
+        return any(gesture.source == SYNTHETIC for gesture in self.gestures)
+
     def summary(self) -> str:
         """One line: how many swipes, writers, and rejected rows by reason."""
         writers = len({g.writer for g in self.gestures})
@@ -87,18 +95,12 @@ def read_corpus(path: Path, letters: str = ALPHABET) -> Corpus:
         DataError: no such file, unknown suffix, damaged archive, or not one usable row.
     """
     if not path.is_file():
-        raise DataError(
-            f"no data file {path}", fix="check --data; without it, synthetic swipes are used"
-        )
+        raise DataError(f"no data file {path}", fix="check the path, or use synthetic[:COUNT]")
     if path.name.endswith(".log"):
         items = parse_how_we_swipe_log(_lines(path), writer=path.stem, letters=letters)
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        items = parse_jsonl(_lines(path), source=path.parent.name or path.stem, letters=letters)
     else:
-        raise DataError(
-            f"cannot tell what kind of data {path.name} holds",
-            fix="use .jsonl or .jsonl.gz (FUTO rows or our own), or .log (raw How We Swipe)",
-        )
+        _require_jsonl(path)
+        items = parse_jsonl(_lines(path), source=path.parent.name or path.stem, letters=letters)
     gestures: list[Gesture] = []
     rejected: list[Rejection] = []
     for item in items:
@@ -112,7 +114,8 @@ def read_corpus(path: Path, letters: str = ALPHABET) -> Corpus:
             f"{path} holds no usable swipe ({len(rejected)} rows rejected{detail})",
             fix="check that the file has one JSON object per line with 'word' and 'data'",
         )
-    return Corpus(f"{path.parent.name}/{path.name}", tuple(gestures), tuple(rejected))
+    corpus = Corpus("/".join(path.parts[-2:]), tuple(gestures), tuple(rejected))
+    return replace(corpus, label=f"{corpus.label} ({SYNTHETIC})") if corpus.synthetic else corpus
 
 
 def parse_jsonl(
@@ -183,6 +186,7 @@ def parse_how_we_swipe_log(
 
 def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
     """Write gestures as our own jsonl (gzip when the name ends in .gz); returns the count."""
+    _require_jsonl(path)
     count = 0
     with replacing(path) as temporary, temporary.open("wb") as raw, ExitStack() as stack:
         stream: Any = raw
@@ -203,6 +207,14 @@ def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
             stream.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
             count += 1
     return count
+
+
+def _require_jsonl(path: Path) -> None:
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(
+            f"cannot tell what kind of data {path.name} holds",
+            fix="use .jsonl or .jsonl.gz (FUTO rows or our own), or .log (raw How We Swipe)",
+        )
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -230,7 +242,7 @@ def _futo_row(row: dict[str, Any], source: str) -> Gesture | str:
     origin = data[0]["t"] if data else 0
     return Gesture(
         id=str(row["id"]),
-        word="".join(c for c in str(row["word"]).lower() if "a" <= c <= "z"),
+        word=swiped_letters(str(row["word"])),
         points=_points([(p["x"], p["y"], p["t"] - origin) for p in data]),
         writer=str(row["session"]),
         source=source,
@@ -252,7 +264,9 @@ def _own_row(row: dict[str, Any], source: str) -> Gesture:
 
 
 def _points(rows: Any) -> NDArray[np.float32]:
-    values = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    values = np.array(rows, dtype=np.float64) if len(rows) else np.empty((0, 3))
+    if values.ndim != 2 or values.shape[1] != 3:
+        raise ValueError("points are not rows of x, y and time")
     # A number beyond float32 becomes Inf here, and is rejected as such by `defect`.
     with np.errstate(over="ignore"):
         return values.astype(np.float32)

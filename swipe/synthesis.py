@@ -16,9 +16,8 @@ from swipe.errors import DataError
 from swipe.gesture import Gesture, defect
 from swipe.layout import KEY_HEIGHT, KEY_WIDTH, Layout
 from swipe.lexicon import Lexicon
-from swipe.sources import Corpus
+from swipe.sources import SYNTHETIC, Corpus
 
-SOURCE: Final = "synthetic"
 SWIPES_PER_WRITER: Final = 50
 SAMPLE_MS: Final = 16.0
 
@@ -64,7 +63,7 @@ def synthesize(
             word=lexicon.words[int(index)],
             points=_swipe(layout.path(lexicon.words[int(index)]), rng, writer),
             writer=f"synthetic-{writer}",
-            source=SOURCE,
+            source=SYNTHETIC,
         )
         if defect(gesture, layout.letters) is None:
             gestures.append(gesture)

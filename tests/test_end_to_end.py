@@ -64,7 +64,7 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
             assert float_rung["max_abs_delta"] <= 1e-4
             assert float_rung["samples"] > 100
 
-    table = _run(tmp_path, "android_harness.cli", "--blocks", "4")
+    table = _run(tmp_path, "android_harness.cli", "--blocks", "4", expect=expected)
     for name in ("pytorch eager", "onnx fp32", "executorch fp32"):
         assert name in table
     results = json.loads((bundle / "bench.json").read_text())

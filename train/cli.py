@@ -20,8 +20,8 @@ app = make_app(
 @app.command()
 def fit(
     config: Annotated[
-        str, typer.Option(help="Preset (nano, base, large) or path of a TOML file.")
-    ] = "nano",
+        str | None, typer.Option(help="Preset (nano, the default; base, large) or a TOML file.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
@@ -62,12 +62,14 @@ def fit(
         "threads": threads,
     }
     overrides |= {key: value for key, value in named.items() if value is not None}
-    if resume and overrides:
+    if resume and (overrides or config):
+        given = config or min(overrides)
         raise UsageError(
-            f"--resume goes on with the run's own settings, and {min(overrides)} was given too",
+            f"--resume goes on with the run's own settings, and {given} was given too",
             fix="leave out one of the two",
         )
-    start(None if resume else load_config(config, overrides), Path(config).stem, out)
+    name = config or "nano"
+    start(None if resume else load_config(name, overrides), Path(name).stem, out)
 
 
 @app.command("eval")
@@ -131,13 +133,14 @@ def check(
         print(json.dumps([inspection.to_dict() for inspection in found], indent=2))
     else:
         for inspection in found:
-            verdict = "[green]VALID[/]" if inspection.valid else "[red]INVALID[/]"
+            verdict, style = ("VALID", "green") if inspection.valid else ("INVALID", "red")
+            console.print(verdict, style=style, end=" ")
             console.print(
-                f"{verdict} {inspection.path}: {inspection.tensors} tensors, "
+                f"{inspection.path}: {inspection.tensors} tensors, "
                 f"{inspection.values:,} values, sha256 {(inspection.sha256 or '-')[:16]}"
             )
             for line in (*inspection.reasons, *(f"warning: {w}" for w in inspection.warnings)):
-                console.print(f"  {line}", markup=False)
+                console.print(f"  {line}")
             if inspection.stats:
                 table = make_table("", "tensor", "shape", "min", "max", "mean", "std")
                 for row in inspection.stats:
@@ -169,7 +172,7 @@ def clean(
 
     removals = plan_removals(folder, keep)
     for removal in removals:
-        console.print(f"{removal.path}: {removal.reason}", markup=False)
+        console.print(f"{removal.path}: {removal.reason}")
     if not removals:
         console.print("nothing to delete")
     elif delete:

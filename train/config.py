@@ -21,7 +21,7 @@ PRESETS: Final = ("nano", "base", "large")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -179,8 +179,8 @@ def _read(name: str) -> dict[str, Any]:
             )
         try:
             text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name} is not text: {error}", fix="give a TOML file") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name} cannot be read: {error}", fix="give a TOML file") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -44,6 +44,7 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
         config = load_saved_config(folder / CONFIG)
     layout = load_layout(config.data.layout)
     data = load_swipe_data(config.data, layout, config.seed)
+    task = SwipeTask(config, data, layout)
     for number, corpus in enumerate(data.corpora):
         console.print(corpus.summary())
         if corpus.rejected:
@@ -54,7 +55,6 @@ def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
         f"training on {len(data.train):,} swipes ({data.filtered:,} left out: they miss a letter "
         f"of their word), choosing on {len(data.dev):,} of other writers"
     )
-    task = SwipeTask(config, data, layout)
     save_config(config, folder / CONFIG)
     with _Display() as display, _finishing_the_step() as interrupted:
         console.print(f"model: {task.parameters_count:,} parameters; run folder: {folder}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -116,7 +117,7 @@ def inspect_file(path: Path, *, stats: bool = False) -> Inspection:
     if bad is not None:
         reasons.append(f"not finite: {bad}")
     floats = {n: t for n, t in sorted(tensors.items()) if t.is_floating_point() and t.numel()}
-    warnings = [
+    odd = [
         f"{name} has values up to {largest:.3g}"
         for name, tensor in floats.items()
         if tensor.ndim  # a scalar is a step counter
@@ -126,7 +127,7 @@ def inspect_file(path: Path, *, stats: bool = False) -> Inspection:
     return Inspection(
         path=str(path),
         reasons=tuple(reasons),
-        warnings=tuple(warnings),
+        warnings=tuple(odd),
         tensors=len(tensors),
         values=sum(tensor.numel() for tensor in tensors.values()),
         sha256=digest("", tensors),
@@ -155,7 +156,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], list[tuple[str, fl
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], list[tuple[str, float]]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of pickle protocols it did not write; the verdict is ours to give.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         detail = str(error).split("WeightsUnpickler error: ")[-1].splitlines()[0].strip()
         raise GateError(f"a pickle that needs code to be run: {detail}", fix="-") from error

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
 from train.progress import Progress
+from train.runs import STATE
 from train.sealed import read_sealed, write_sealed
 
-FILE: Final = "state.safetensors"
 _FIX: Final = "start the run again without --resume"
 
 
@@ -43,7 +43,7 @@ def save_state(
         "best": progress.best if math.isfinite(progress.best) else None,
         "history": progress.history,
     }
-    write_sealed(folder / FILE, tensors, counters, fix="lower the learning rate and start again")
+    write_sealed(folder / STATE, tensors, counters, fix="lower the learning rate and start again")
 
 
 def load_state(
@@ -56,9 +56,9 @@ def load_state(
         CheckpointError: the state is damaged or of another model.
         NonFiniteError: weights or moments hold NaN or Inf.
     """
-    path = folder / FILE
+    path = folder / STATE
     if not path.is_file():
-        raise UsageError(f"{folder} holds no {FILE} to resume from", fix=_FIX)
+        raise UsageError(f"{folder} holds no {STATE} to resume from", fix=_FIX)
     counters, tensors = read_sealed(path, fix=_FIX)
     try:
         _restore_counters(progress, counters)

@@ -12,6 +12,7 @@ from swipe.errors import UsageError
 RUNS: Final = Path("runs")
 LATEST: Final = RUNS / "latest"
 CONFIG: Final = "config.json"
+STATE: Final = "state.safetensors"
 
 
 def new_run(name: str, out: Path | None) -> Path:
@@ -29,15 +30,19 @@ def new_run(name: str, out: Path | None) -> Path:
 
 
 def find_run(out: Path | None) -> Path:
-    """The run to resume: `out`, or the newest.
+    """The run to resume: `out`, or the one whose state was saved last.
 
     Raises:
         UsageError: there is none.
     """
-    folder = out or LATEST
-    if not (folder / CONFIG).is_file():
-        raise UsageError(f"{folder} holds no run", fix="start one without --resume")
-    return folder.resolve() if out is None else folder
+    if out is None:
+        saved = [path for path in RUNS.glob(f"*/{STATE}") if not path.parent.is_symlink()]
+        if not saved:
+            raise UsageError(f"{RUNS} holds no run to resume", fix="start one without --resume")
+        return max(saved, key=lambda path: path.stat().st_mtime).parent
+    if not (out / CONFIG).is_file():
+        raise UsageError(f"{out} holds no run", fix="start one without --resume")
+    return out
 
 
 def publish_run(folder: Path) -> None:

@@ -55,7 +55,10 @@ def read_sealed(path: Path, *, fix: str) -> tuple[dict[str, Any], dict[str, Tens
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", fix=fix) from error
     try:
         tensors: dict[str, Tensor] = load(data)
         length = int.from_bytes(data[:8], "little")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from swipe.corpus import SYNTHETIC, load_corpus, split_by_writer
+from swipe.corpus import load_corpus, split_by_writer
 from swipe.errors import DataError
 from swipe.gesture import Gesture, letter_miss
 from swipe.layout import Layout
@@ -70,7 +70,7 @@ def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
         "dev_share": config.dev_share,
         "layout": config.layout,
         "seed": seed,
-        "synthetic": config.train.startswith(SYNTHETIC),
+        "synthetic": corpus.synthetic,
     }
     return SwipeData(kept, dev, len(train) - len(kept), tuple(corpora), source)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swipe.errors import DataError, MissingError
-from swipe.lexicon import Lexicon, load_lexicon, read_combined, swiped_letters, wordfreq_lexicon
+from swipe.gesture import swiped_letters
+from swipe.lexicon import Lexicon, load_lexicon, read_combined, wordfreq_lexicon
 
 WORDS = st.sets(st.text("abcdeyz", min_size=1, max_size=9), min_size=1, max_size=60)
 
@@ -105,7 +106,7 @@ def test_text_lists_may_carry_counts(tmp_path: Path) -> None:
         ("count.txt", b"cat nan\n"),
         ("latin.txt", b"caf\xe9\n"),
         ("header.combined", b"dictionary=main:en\n"),
-        ("cut.combined.gz", gzip.compress(b" word=cat,f=3\n" * 99)[:40]),
+        ("cut.combined.gz", gzip.compress(b" word=cat,f=3\n" * 99, mtime=0)[:40]),
         ("plain.combined.gz", b" word=cat,f=3\n"),
         ("words.csv", b"cat,3\n"),
     ],

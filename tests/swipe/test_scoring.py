@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swipe.errors import DataError
-from swipe.scoring import count_edits, drop_bound, score_words
+from swipe.scoring import count_edits, score_words
 
 TEXT = st.text("abc", max_size=6)
 
@@ -79,26 +78,3 @@ def test_edits_of_nothing_are_refused() -> None:
     for references, hypotheses in (([], []), ([""], ["a"]), (["a"], [])):
         with pytest.raises(DataError):
             count_edits(references, hypotheses)
-
-
-def test_drop_bound_is_above_the_drop_and_repeatable() -> None:
-    rng = np.random.default_rng(0)
-    before = rng.random(1000) < 0.8
-    after = before & (rng.random(1000) < 0.97)
-    writers = [str(i // 20) for i in range(1000)]
-    drop = 100 * (before.mean() - after.mean())
-    bound = drop_bound(before, after, writers)
-    assert drop < bound < drop + 3
-    assert drop_bound(before, after, writers) == bound
-    assert drop_bound(before, before, writers) == 0.0
-
-
-def test_drop_bound_is_wider_when_writers_are_few() -> None:
-    rng = np.random.default_rng(1)
-    before = np.ones(400, dtype=bool)
-    after = np.repeat(rng.random(8) < 0.7, 50)
-    many = drop_bound(before, after, [str(i) for i in range(400)])
-    few = drop_bound(before, after, [str(i // 50) for i in range(400)])
-    assert few > many
-    with pytest.raises(DataError):
-        drop_bound(before[:0], after[:0], [])
