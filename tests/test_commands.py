@@ -57,6 +57,8 @@ def test_help_loads_no_heavy_library(module: str, tmp_path: Path) -> None:
         ("train.cli", ["fit", "--data", "synthetic:300", "--out", "void.txt/x"],
          2, "cannot write"),
         ("train.cli", ["fit", "--resume"], 2, "holds no run"),
+        ("train.cli", ["fit", "--resume", "--config", "large"], 2, "large was given too"),
+        ("train.cli", ["fit", "--set", "optimizer.clip_norm=inf"], 2, "optimizer.clip_norm"),
         ("train.cli", ["eval"], 2, "no checkpoint"),
         ("android_harness.cli", [], 2, "no bundle"),
         ("swipe.cli", ["prepare", "bad.jsonl", "out.jsonl"], 2, "no usable swipe"),
@@ -81,6 +83,25 @@ def test_bad_input_is_one_line_with_its_mend(
         assert "fix:" in done.stderr
     assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert not (tmp_path / "runs").exists()
+
+
+def test_file_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    done = _run("swipe.cli", "synth", "[red]x.jsonl", "--count", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "next: swipe-train fit --data [red]x.jsonl" in done.stdout
+    assert (tmp_path / "[red]x.jsonl").is_file()
+
+
+@pytest.mark.slow
+def test_modules_in_the_users_folder_are_not_taken_for_ours(tmp_path: Path, released: Path) -> None:
+    for name in ("train.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit('a stranger was run')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("swipe-export"), "onnx", "--checkpoint", str(released),
+         "--data", "synthetic:600", "--no-quantize", "--lexicon", "wordfreq:20000"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ def test_a_sound_gesture_has_no_defect() -> None:
         ({"points": _points((0, 0, 0), (400, 1, 5), (1, 1, 9))}, "keyboard widths"),
         ({"points": _points((0, 0, 7), (1, 1, 7), (1, 0, 7))}, "same time"),
         ({"points": np.zeros((4, 2), dtype=np.float32)}, "expected [N, 3]"),
+        ({"points": _points((0, 0, 0), (1, 1, 5), (1, 1, 1.7e12))}, "longer than a minute"),
+        ({"aspect": float("nan")}, "times as high as wide"),
+        ({"aspect": -1.0}, "times as high as wide"),
         ({"word": "abcdefgh" * 4 + "z"}, "infeasible for CTC: needs 33 of 32"),
     ],
 )

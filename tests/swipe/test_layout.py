@@ -69,6 +69,13 @@ def test_unknown_layout_names_the_known_ones() -> None:
     assert "qwertz" in caught.value.fix
 
 
+def test_a_model_is_made_for_the_letters_a_to_z_in_order_only() -> None:
+    qwerty = load_layout("qwerty")
+    shuffled = Layout("mine", qwerty.letters[::-1], qwerty.centers, qwerty.radii)
+    with pytest.raises(DataError, match="decoded over a to z"):
+        shuffled.contract()
+
+
 def test_a_word_off_the_keyboard_is_refused() -> None:
     with pytest.raises(DataError, match="é"):
         load_layout("qwerty").path("été")

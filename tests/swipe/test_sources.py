@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from swipe.errors import DataError
 from swipe.gesture import Gesture
+from swipe.layout import load_layout
+from swipe.lexicon import wordfreq_lexicon
 from swipe.sources import (
     Rejection,
     parse_how_we_swipe_log,
@@ -22,6 +24,7 @@ from swipe.sources import (
     read_corpus,
     write_jsonl,
 )
+from swipe.synthesis import synthesize
 
 ROW: dict[str, Any] = {
     "id": 7,
@@ -59,6 +62,9 @@ def test_a_futo_row_becomes_a_gesture() -> None:
         ({"data": [{"x": "left", "y": 2, "t": 0}]}, "malformed field"),
         ({"canvas_width": 0}, "malformed field"),
         ({"word": "42"}, "no word"),
+        ({"word": "naïve"}, "no word"),
+        ({"points": [[0, 1]] * 6, "writer": "w"}, "not rows of x, y and time"),
+        ({"points": list(range(9)), "writer": "w"}, "not rows of x, y and time"),
     ],
 )
 def test_each_bad_row_is_rejected_with_its_reason(change: dict[str, Any], reason: str) -> None:
@@ -163,6 +169,16 @@ def test_quarantine_file_names_row_id_and_reason(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     assert [(r["row"], r["id"]) for r in rows] == [(2, ""), (3, "7")]
     assert "not JSON" in rows[0]["reason"]
+
+
+def test_synthetic_rows_are_called_synthetic_wherever_they_come_from(tmp_path: Path) -> None:
+    swipes = synthesize(load_layout("qwerty"), wordfreq_lexicon(500), 10).gestures
+    write_jsonl(swipes, tmp_path / "demo.jsonl")
+    corpus = read_corpus(tmp_path / "demo.jsonl")
+    assert corpus.synthetic
+    assert corpus.label.endswith("demo.jsonl (synthetic)")
+    with pytest.raises(DataError, match=r"demo\.csv"):
+        write_jsonl(swipes, tmp_path / "demo.csv")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "{}\n[1]\n"])

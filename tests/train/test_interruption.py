@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from swipe.errors import UsageError
 from train.checkpoint import load_checkpoint
+from train.runs import find_run
 
 FIT = [sys.executable, "-m", "train.cli", "fit"]
 SETTINGS = [
@@ -17,6 +20,22 @@ SETTINGS = [
     "--set", "evaluation.times=1", "--set", "evaluation.swipes=20",
     "--set", "optimizer.batch_size=64", "--set", "model.channels=16",
 ]  # fmt: skip
+
+
+def test_resume_takes_the_run_whose_state_was_saved_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not ``runs/latest``, which is the newest run that *finished*."""
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(("interrupted", "finished")):
+        state = tmp_path / "runs" / name / "state.safetensors"
+        state.parent.mkdir(parents=True)
+        state.write_text("-")
+        os.utime(state, (1000 - age, 1000 - age))
+    (tmp_path / "runs" / "latest").symlink_to("finished")
+    assert find_run(None) == Path("runs/interrupted")
+    with pytest.raises(UsageError, match="holds no run"):
+        find_run(tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,72 @@
+"""Ways in which a check could pass without checking anything: each is closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from android_harness.local import bench
+from android_harness.protocol import Plan
+from exporter.manifest import FILE
+from exporter.parity import Answers, Limits, Status, compare
+from swipe.errors import GateError
+
+WORDS = ["cat", "dog"]
+LIMITS = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=1.0)
+
+
+def _spelled(*words: str) -> Answers:
+    logits = np.zeros((len(words), 32, 27), dtype=np.float32)
+    logits[:, :, 26] = 5
+    for row, word in zip(logits, words, strict=True):
+        for at, letter in enumerate(word):
+            row[3 * at + 1, ord(letter) - 97] = 9
+    return Answers(logits, [[word] for word in words])
+
+
+def test_a_model_that_says_only_blank_is_compared_with_nothing() -> None:
+    mute = Answers(_spelled("", "").logits, [["a"], ["a"]])
+    verdict = compare(mute, mute, WORDS, LIMITS)
+    assert verdict.status is Status.FAIL
+    assert "nothing but blank" in verdict.reasons[0]
+
+
+def test_blank_frames_do_not_hide_a_silent_artefact() -> None:
+    """26 of 32 frames of each swipe are blank on both sides; the six that matter all differ."""
+    silent = Answers(_spelled("", "").logits, [["cat"], ["dog"]])
+    verdict = compare(_spelled(*WORDS), silent, WORDS, LIMITS)
+    assert verdict.metrics is not None
+    assert verdict.metrics.frame_agreement == 0.0
+    assert verdict.status is Status.FAIL
+
+
+def _altered(bundle: Path, **changes: object) -> Path:
+    manifest = json.loads((bundle / FILE).read_text())
+    for key, value in changes.items():
+        (manifest["source"] if key in manifest["source"] else manifest)[key] = value
+    (bundle / FILE).write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.mark.slow
+def test_a_bundle_without_artefacts_or_with_another_lexicon_is_no_pass(
+    released: Path, tmp_path: Path
+) -> None:
+    from exporter.bundle import Request, export
+    from exporter.targets import find_target
+
+    bundle = tmp_path / "bundle"
+    request = Request(
+        (find_target("onnx"),), released, bundle, quantize=False, budget=5.0,
+        data="synthetic:1000", lexicon="wordfreq:5000", samples=100,
+    )  # fmt: skip
+    export(request, say=lambda line: None)
+    plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
+    with pytest.raises(GateError, match="is not the one the bundle was judged with"):
+        bench(_altered(bundle, lexicon="wordfreq:50"), plan, 1, None, lambda line: None)
+    _altered(bundle, lexicon="wordfreq:5000")
+    with pytest.raises(GateError, match="ships no artefact"):
+        bench(_altered(bundle, formats=[]), plan, 1, None, lambda line: None)
