@@ -38,7 +38,7 @@ from exporter.report import write_report
 from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
 from exporter.worker import SAMPLES, Job, run_worker
-from swipe.errors import SwipeError, UsageError
+from swipe.errors import GateError, SwipeError, UsageError
 from swipe.features import feature_batch
 from swipe.files import sha256_file
 from swipe.layout import Layout
@@ -131,6 +131,11 @@ def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples:
     features = feature_batch(samples.verification)
     words = np.array([g.word for g in samples.verification])
     logits = predict(checkpoint.model(), checkpoint.contract, features)
+    if (logits.argmax(axis=-1) == checkpoint.contract.blank).all():
+        raise GateError(
+            "the model answers nothing but blank, so no artefact could be compared with it",
+            fix="train longer: swipe-train eval shows when it has learnt to spell",
+        )
     np.savez(
         scratch / SAMPLES,
         calibration=feature_batch(samples.calibration),

@@ -32,8 +32,9 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
         corpus.write_text("".join(islice(rows, SWIPES)) + "{broken\n")
 
     fitted = _run(
-        tmp_path, "train.cli", "fit", "--data", str(corpus), "--steps", "150",
-        "--set", "data.dev_share=0.3", "--set", "evaluation.times=2",
+        tmp_path, "train.cli", "fit", "--data", str(corpus), "--steps", "600",
+        "--set", "data.dev_share=0.3", "--set", "optimizer.batch_size=128",
+        "--set", "evaluation.times=2",
     )  # fmt: skip
     assert "1 rows quarantined" in fitted
     assert "0 skipped as not finite" in fitted
