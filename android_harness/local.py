@@ -31,7 +31,6 @@ from swipe.files import sha256_file
 
 SCHEMA: Final = "swipe-export/bench/1"
 EAGER: Final = "pytorch eager"
-CANDIDATES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +139,7 @@ def bench(
             f"lexicon {manifest.source.lexicon} is not the one the bundle was judged with",
             fix="bring back that lexicon, name another with --lexicon, or export again",
         )
-    decoder = BeamDecoder(words_known)
-
-    def decode(values: NDArray[np.float32]) -> list[list[str]]:
-        return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
-
+    decode = BeamDecoder(words_known).decode_words
     observe(f"PyTorch on {len(words):,} swipes")
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     evidence = Evidence(features, words, Answers(logits, decode(logits)), decode)

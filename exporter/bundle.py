@@ -144,7 +144,7 @@ def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples:
         logits=logits,
     )
     np.savez_compressed(folder / VERIFICATION, features=features, words=words)
-    return rounding_error(checkpoint.model(), checkpoint.contract, features)
+    return rounding_error(checkpoint.model(), checkpoint.contract, features, logits)
 
 
 def _build_all(

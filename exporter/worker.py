@@ -23,7 +23,6 @@ from exporter.targets import find_target
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
 SAMPLES: Final = "samples.npz"
-CANDIDATES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +98,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> list[dict[s
         calibration, features = samples["calibration"], samples["features"]
         truths = [str(word) for word in samples["words"]]
         logits = samples["logits"]
-    decoder = BeamDecoder(load_lexicon(job.lexicon))
-
-    def decode(values: np.ndarray[Any, np.dtype[np.float32]]) -> list[list[str]]:
-        return [[c.word for c in row] for row in decoder.decode_batch(values, CANDIDATES)]
-
+    decode = BeamDecoder(load_lexicon(job.lexicon)).decode_words
     evidence = Evidence(features, truths, Answers(logits, decode(logits)), decode, job.rounding)
     lowering = Lowering(
         module=baked,

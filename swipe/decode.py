@@ -132,6 +132,10 @@ class BeamDecoder:
         _require_sound(logits, ALPHABET)
         return [self.decode(row, n) for row in log_softmax(logits)]
 
+    def decode_words(self, logits: NDArray[np.floating], n: int = 8) -> list[list[str]]:
+        """`decode_batch` without the scores: candidates per swipe, best first."""
+        return [[candidate.word for candidate in row] for row in self.decode_batch(logits, n)]
+
 
 def exact_scores(
     log_probs: NDArray[np.floating], lexicon: Lexicon, *, double_penalty: float = math.inf

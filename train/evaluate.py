@@ -76,16 +76,18 @@ def predict(
 
 
 def rounding_error(
-    model: nn.Module, contract: ModelContract, features: NDArray[np.float32]
+    model: nn.Module,
+    contract: ModelContract,
+    features: NDArray[np.float32],
+    logits: NDArray[np.float32],
 ) -> float:
-    """Largest |float32 - float64| of the model's logits on ``features [N, 2, 64]``.
+    """Largest |float32 - float64| of the model's `logits` on ``features [N, 2, 64]``.
 
     What the model's own arithmetic leaves uncertain: no other implementation can be asked to come
     closer. `model` is converted to float64 and must not be used afterwards.
     """
-    single = predict(model, contract, features)
     double = predict(model.double(), contract, features.astype(np.float64))
-    return float(np.abs(double - single).max())
+    return float(np.abs(double - logits).max())
 
 
 def evaluate_words(
@@ -103,7 +105,7 @@ def evaluate_words(
         raise DataError("there are no swipes to evaluate on", fix="give a corpus with --data")
     logits = predict(model, contract, features)
     decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
-    beam = [[c.word for c in row] for row in decoder.decode_batch(logits, CANDIDATES)]
+    beam = decoder.decode_words(logits, CANDIDATES)
     strings = [[word] for word in greedy(logits, contract.alphabet)]
     return Evaluation(
         swipes=swipes,

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,11 +97,7 @@ def honest(released: Path) -> tuple[Lowering, Evidence]:
     lexicon = wordfreq_lexicon(WORDS)
     swipes = synthesize(load_layout("qwerty"), lexicon, 150, seed=5).gestures
     features, truths = feature_batch(swipes), [g.word for g in swipes]
-    decoder = BeamDecoder(lexicon)
-
-    def decode(logits: np.ndarray) -> list[list[str]]:
-        return [[c.word for c in row] for row in decoder.decode_batch(logits)]
-
+    decode = BeamDecoder(lexicon).decode_words
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
     job = Lowering(
