@@ -18,7 +18,7 @@ from torch import nn
 
 from swipe.layout import load_layout
 from train.config import load_config
-from train.loop import guarded_step
+from train.step import Stepper
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 
@@ -34,16 +34,16 @@ def main(
     task = SwipeTask(settings, load_swipe_data(settings.data, layout, 0), layout)
     torch.set_num_threads(settings.threads)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4)
-    buffers = list(task.model.buffers())
-    batches = [task.batch(step) for step in range(steps)]
+    stepper = Stepper(task, optimizer, clip_norm=1.0)
     task.model.train()
 
     def guarded() -> None:
-        for batch in batches:
-            guarded_step(task, batch, optimizer, 1.0, buffers)
+        for number in range(steps):
+            stepper.step([number])
 
     def bare() -> None:
-        for batch in batches:
+        for number in range(steps):
+            batch = task.batch(number)
             optimizer.zero_grad(set_to_none=True)
             task.loss(batch).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from swipe.contract import ModelContract
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.augment import augment
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, copy_tensors
 from train.config import TrainConfig
+from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words
 from train.models import ModelSpec, build_model
 from train.swipe_data import SwipeData, sample
@@ -42,16 +44,21 @@ class SwipeTask:
         self._batches_per_epoch = max(1, len(self._ids) // self._size)
 
     @property
-    def parameters_count(self) -> int:
-        """Number of trainable values."""
-        return sum(p.numel() for p in self.model.parameters())
+    def batches_per_epoch(self) -> int:
+        """How many batches show every swipe once; a last one that is not full is left out."""
+        return self._batches_per_epoch
 
-    def batch(self, step: int) -> Batch:
-        """Batch of `step`: epoch order from (seed, epoch), augmentation from (seed, step)."""
-        epoch, position = divmod(step, self._batches_per_epoch)
+    @property
+    def alphabet(self) -> Alphabet:
+        """The layout's letters, in class order."""
+        return Alphabet(self._contract.alphabet, self._contract.blank)
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index`: epoch order from (seed, epoch), augmentation from (seed, index)."""
+        epoch, position = divmod(index, self._batches_per_epoch)
         order = np.random.default_rng([self._config.seed, epoch]).permutation(len(self._ids))
         rows = order[position * self._size : (position + 1) * self._size]
-        rng = np.random.default_rng([self._config.seed, 1, step])
+        rng = np.random.default_rng([self._config.seed, 1, index])
         moved, keys = augment(self._trajectories[rows], self._keys, self._config.augment, rng)
         return Batch(
             {
@@ -63,22 +70,24 @@ class SwipeTask:
             [self._ids[row] for row in rows],
         )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """CTC loss per letter, averaged over the batch.
+    def logits(self, batch: Batch) -> Tensor:
+        """Class scores ``[B, 32, K + 1]``."""
+        return cast(Tensor, self.model(batch.tensors["features"], batch.tensors["keys"]))
 
-        ``zero_infinity`` stays off: an infeasible word must be seen, not turned into a zero.
-        """
+    def frames(self, batch: Batch) -> Tensor:
+        """Every frame of every swipe is real: bounded resampling leaves nothing to pad."""
+        count = len(batch.tensors["lengths"])
+        return torch.full((count,), self._contract.frames, dtype=torch.long)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """CTC loss per letter, averaged over the batch."""
         tensors = batch.tensors
-        logits = self.model(tensors["features"], tensors["keys"])
-        log_probs = F.log_softmax(logits, dim=-1).transpose(0, 1)
-        frames = torch.full((logits.shape[0],), logits.shape[1], dtype=torch.long)
-        return F.ctc_loss(
-            log_probs,
+        return ctc_loss(
+            self.logits(batch),
             tensors["targets"],
-            frames,
+            self.frames(batch),
             tensors["lengths"],
             blank=self._contract.blank,
-            zero_infinity=False,
         )
 
     def evaluate(self) -> Score:
@@ -97,7 +106,7 @@ class SwipeTask:
 
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         """The model as it is now."""
-        tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        tensors = copy_tensors(self.model)
         return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)
 
 
