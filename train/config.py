@@ -71,7 +71,7 @@ class Schedule(_Section):
     """Learning rate over the run; see `train.schedule`."""
 
     name: Literal["cosine", "plateau", "one-cycle"] = "cosine"
-    warmup_steps: int = Field(200, ge=0, description="linear warm-up; cosine and plateau")
+    warmup_steps: int = Field(200, ge=0, description="at most a tenth of the run; not one-cycle")
     rise: float = Field(0.3, gt=0, lt=1, description="one-cycle: share of the run until the peak")
     patience: int = Field(2, ge=1, description="plateau: evaluations without a better score")
     factor: float = Field(0.5, gt=0, lt=1, description="plateau: the rate is multiplied by this")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import signal
 import sys
@@ -23,30 +24,68 @@ from train.config import CustomConfig, TrainConfig, load_saved_config, save_conf
 from train.distributed import Ranks, joined
 from train.journal import TENSORBOARD, peak_memory_bytes, tensorboard_is_installed
 from train.progress import Progress
-from train.runs import CONFIG, find_run, new_run, publish_run
+from train.runs import CONFIG, RUNS, find_run, new_run, publish_run
 
 PLAIN_LINE_SECONDS = 15.0
 
 Config = TrainConfig | CustomConfig
 
 
-def start(config: Config | None, name: str, out: Path | None) -> Path:
+def start(config: Config | None, name: str, out: Path | None, *, preflight: bool = True) -> Path:
     """Train and publish; returns the run folder.
 
     Args:
         config: the run's configuration, or None to resume the run in `out` (or the newest).
         name: what to call the run.
         out: the run's folder; None for a dated one.
+        preflight: check the task first; a resumed run was checked when it began.
 
     Raises:
-        GateError: the run ended without one finite, evaluated checkpoint.
+        GateError: the preflight failed, or the run ended without one finite checkpoint.
     """
     with joined() as ranks:
         console.quiet = not ranks.first
-        return _start(config, name, out, ranks)
+        return _start(config, name, out, ranks, preflight)
 
 
-def _start(config: Config | None, name: str, out: Path | None, ranks: Ranks) -> Path:
+def check_first(config: Config, out: Path | None, *, as_json: bool = False) -> None:
+    """Run the preflight of `config` alone and show it.
+
+    Raises:
+        GateError: a check failed.
+    """
+    console.quiet = as_json
+    ready = assemble(config)
+    for note in ready.notes:
+        console.print(note)
+    _preflight(ready, config, out or RUNS, as_json=as_json)
+
+
+def _preflight(ready: Assembled, config: Config, folder: Path, *, as_json: bool = False) -> None:
+    from train.preflight import preflight
+
+    checks = []
+    for check in preflight(ready.task, config, folder):
+        checks.append(check)
+        console.print(
+            "✓" if check.passed else "✗", style="green" if check.passed else "red", end=" "
+        )
+        console.print(f"{check.name}: {check.detail}")
+        if check.fix:
+            console.print(f"  fix: {check.fix}")
+    if as_json:
+        print(json.dumps([check.to_dict() for check in checks], indent=2))
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        raise GateError(
+            f"preflight: {len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}",
+            fix="mend them as shown, or train all the same with --no-preflight",
+        )
+
+
+def _start(
+    config: Config | None, name: str, out: Path | None, ranks: Ranks, preflight: bool
+) -> Path:
     resume = config is None
     folder: Path = Path()
     if ranks.first:
@@ -56,6 +95,10 @@ def _start(config: Config | None, name: str, out: Path | None, ranks: Ranks) -> 
         config = load_saved_config(folder / CONFIG)
     ready = assemble(config)
     if ranks.first:
+        for note in ready.notes:
+            console.print(note)
+        if preflight and not resume:
+            _preflight(ready, config, folder)
         _write_down(config, ready, folder)
     _require_shared(folder, ranks)
     with _Display(ready.noun) as display, _finishing_the_step() as interrupted:
@@ -100,8 +143,6 @@ def _write_down(config: Config, ready: Assembled, folder: Path) -> None:
             quarantine = folder / f"quarantine{number or ''}.jsonl"
             corpus.write_quarantine(quarantine)
             console.print(f"rejected rows and reasons: {quarantine}")
-    for note in ready.notes:
-        console.print(note)
     save_config(config, folder / CONFIG)
     if not config.record.tensorboard or tensorboard_is_installed():
         return

@@ -17,6 +17,9 @@ from train.progress import Progress
 ONE_CYCLE_START: Final = 1 / 25
 """Share of the peak that a one-cycle run starts at."""
 
+WARMUP_SHARE: Final = 0.1
+"""A warm-up ends after this share of the run, even when it was to be longer."""
+
 
 def learning_rate(config: LoopConfig, progress: Progress) -> float:
     """The rate of the step about to be taken.
@@ -29,7 +32,10 @@ def learning_rate(config: LoopConfig, progress: Progress) -> float:
         if fraction < schedule.rise:
             return peak * _ease(ONE_CYCLE_START, 1.0, fraction / schedule.rise)
         return peak * _ease(1.0, 0.0, (fraction - schedule.rise) / (1.0 - schedule.rise))
-    warm = min(1.0, (progress.step + 1) / max(1, schedule.warmup_steps))
+    warm = min(
+        1.0,
+        max((progress.step + 1) / max(1, schedule.warmup_steps), fraction / WARMUP_SHARE),
+    )
     if schedule.name == "plateau":
         reductions = stale_evaluations(progress.history, every=schedule.patience)
         return peak * warm * schedule.factor**reductions

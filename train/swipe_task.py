@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -78,6 +79,27 @@ class SwipeTask:
         """Every frame of every swipe is real: bounded resampling leaves nothing to pad."""
         count = len(batch.tensors["lengths"])
         return torch.full((count,), self._contract.frames, dtype=torch.long)
+
+    def contract_ids(self, batch: Batch) -> dict[str, str]:
+        """Ids of what the configuration asks for, and of what the data and the model really do."""
+        _, channels, points = batch.tensors["features"].shape
+        keys = batch.tensors["keys"].shape[1]
+        with torch.no_grad():
+            frames, classes = self.logits(batch).shape[1:]
+        asked = self._contract
+        return {
+            "configuration": asked.contract_id,
+            "data": (
+                replace(asked, points=points).contract_id
+                if (channels, keys) == (2, len(asked.alphabet))
+                else f"{channels} channels, {keys} keys"
+            ),
+            "model": (
+                replace(asked, frames=frames).contract_id
+                if classes == asked.classes
+                else f"{classes} classes"
+            ),
+        }
 
     def loss(self, batch: Batch) -> Tensor:
         """CTC loss per letter, averaged over the batch."""

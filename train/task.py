@@ -4,7 +4,8 @@ Swipe typing is one task (`train.swipe_task`), `examples/` holds others. Randomn
 of (seed, batch number), never of hidden state, so a resumed run draws exactly the batches the
 uninterrupted one would have drawn, and processes that share a run draw different ones.
 
-A task may also be a `CtcTask`, which gets the checks that only CTC needs, or `Drawable`.
+A task may also be a `CtcTask`, which gets the checks that only CTC needs, `Contracted`, or
+`Drawable`.
 """
 
 from __future__ import annotations
@@ -126,4 +127,13 @@ class Drawable(Protocol):
 
     def figure(self) -> Figure:
         """A picture of some held-out samples and what the model makes of them."""
+        ...
+
+
+@runtime_checkable
+class Contracted(Protocol):
+    """A task whose data, model and configuration each have an opinion on what a model takes."""
+
+    def contract_ids(self, batch: Batch) -> Mapping[str, str]:
+        """The contract's id by who says so; all must be equal."""
         ...

@@ -42,7 +42,7 @@ LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
 STEPS = 12
 SMALL = [
-    "--steps", str(STEPS), "--out", "run",
+    "--steps", str(STEPS), "--out", "run", "--no-preflight",
     "--set", "evaluation.times=3", "--set", "evaluation.swipes=20",
     "--set", "evaluation.beam_width=8", "--set", f"evaluation.lexicon={WORDS}",
     "--set", "data.dev_share=0.3", "--set", "model.channels=8",

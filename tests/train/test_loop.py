@@ -195,11 +195,11 @@ def test_the_learning_rate_warms_up_then_follows_a_cosine(
     tmp_path: Path, spy: type[SpyAdamW]
 ) -> None:
     shown: list[float] = []
-    config = settings(steps=40, warmup=10, rate=0.01)
+    config = settings(steps=200, warmup=10, rate=0.01)
     fit(TinyTask(), config, tmp_path, lambda p: shown.append(p.learning_rate))
     expected = [
-        0.01 * min(1.0, (step + 1) / 10) * 0.5 * (1.0 + math.cos(math.pi * step / 40))
-        for step in range(40)
+        0.01 * min(1.0, (step + 1) / 10) * 0.5 * (1.0 + math.cos(math.pi * step / 200))
+        for step in range(200)
     ]
     # Recorded inside optimizer.step: the rate is set before the update that uses it.
     assert spy.last.rates == pytest.approx(expected)
