@@ -6,6 +6,7 @@ steps that it is about to repeat, so that each step stands there once.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ class Journal:
             self._histogram(f"weights/{name}", parameter, progress.step)
             if parameter.grad is not None:
                 self._histogram(f"gradients/{name}", parameter.grad, progress.step)
-        if isinstance(task, Drawable):
+        if isinstance(task, Drawable) and matplotlib_is_installed():
             self._board.add_figure("dev/samples", task.figure(), progress.step)
         self._board.flush()
 
@@ -142,6 +143,11 @@ def tensorboard_is_installed() -> bool:
     except ImportError:
         return False
     return True
+
+
+def matplotlib_is_installed() -> bool:
+    """Whether pictures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def peak_memory_bytes() -> int:

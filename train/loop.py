@@ -190,6 +190,8 @@ class _Run:
                 found = write_diagnosis(
                     self.folder, self.task, self.device, problem, reason, progress, self._history
                 )
+            # The others wait: torchrun ends rank 0 as soon as one of them has ended.
+            found = self.ranks.from_first(found)
             kind = NonFiniteError if problem.kind == "not finite" else GateError
             raise kind(
                 f"{reason}; {found}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swipe.contract import ModelContract
+from swipe.decode import greedy
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
@@ -18,10 +19,17 @@ from train.augment import augment
 from train.checkpoint import Checkpoint, copy_tensors
 from train.config import TrainConfig
 from train.ctc import Alphabet, ctc_loss
-from train.evaluate import evaluate_words
+from train.evaluate import evaluate_words, predict
 from train.models import ModelSpec, build_model
+from train.picture import draw_swipes
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURED: Final = 12
+"""Held-out swipes in the picture."""
 
 
 class SwipeTask:
@@ -125,6 +133,13 @@ class SwipeTask:
         top = result.beam["strict"]["top_k"]
         summary = f"dev top-1 {top['1']:.1f} %, top-4 {top['4']:.1f} % of {len(self._dev)} swipes"
         return Score(float(top["1"]), result.to_dict(), summary)
+
+    def figure(self) -> Figure:
+        """Some held-out swipes, and the words that the model reads in them without a lexicon."""
+        few = self._dev_features[:PICTURED]
+        read = greedy(predict(self.model, self._contract, few), self._contract.alphabet)
+        words = [g.word for g in self._dev[:PICTURED]]
+        return draw_swipes(few, words, read, self._keys, self._contract.alphabet)
 
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         """The model as it is now."""
