@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -86,6 +87,8 @@ def _preflight(ready: Assembled, config: Config, folder: Path, *, as_json: bool 
 def _start(
     config: Config | None, name: str, out: Path | None, ranks: Ranks, preflight: bool
 ) -> Path:
+    if out is not None and _restarted() and (out / CONFIG).is_file():
+        config = None
     resume = config is None
     folder: Path = Path()
     if ranks.first:
@@ -129,6 +132,11 @@ def _start(
         publish_run(folder)
     _summarise(progress, config, ready, folder)
     return folder
+
+
+def _restarted() -> bool:
+    """Whether torchrun started the processes again after a failure, with the first command."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def count_parameters(ready: Assembled) -> int:

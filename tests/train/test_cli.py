@@ -195,6 +195,18 @@ def test_a_stopped_run_is_resumed_and_ends_where_it_would_have(
     )
 
 
+def test_processes_that_torchrun_restarts_go_on_with_their_run(
+    tmp_path: Path, swipe_train: SwipeTrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun repeats the first command; without it, the folder would be taken already."""
+    assert swipe_train("fit", *FAST, "--out", "mine", "--no-preflight").code == 0
+    refused(swipe_train("fit", *FAST, "--out", "mine"), 2, "holds a run already")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = swipe_train("fit", *FAST, "--out", "mine")
+    assert again.code == 0, again.err
+    assert load_checkpoint(tmp_path / "mine" / "last.safetensors").step == 6
+
+
 def test_resuming_with_other_settings_is_refused_not_ignored(
     fitted: tuple[Path, str], tmp_path: Path, swipe_train: SwipeTrain
 ) -> None:
