@@ -69,6 +69,7 @@ def _dense(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _once(tensor: Tensor) -> Tensor:
+    tensor = tensor.resolve_conj().resolve_neg()
     repeats = False
     for dimension, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if stride == 0 and size > 1:

@@ -192,7 +192,7 @@ def _stats(name: str, tensor: Tensor, low: float, high: float) -> TensorStats:
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     """The values in pieces, real and of a type that torch can compute with."""
-    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     for piece in torch.split(real.reshape(-1), _PIECE):
         # float8 and complex32's halves have no arithmetic of their own.
         yield piece if piece.dtype in (torch.float32, torch.float64) else piece.float()
