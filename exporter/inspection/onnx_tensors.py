@@ -122,7 +122,7 @@ class StoredTensors(Mapping[str, Tensor]):
 
 def _to_torch(values: np.ndarray[Any, Any]) -> Tensor:
     """Same values in torch; types that numpy borrows from ml_dtypes become torch's own."""
-    if values.dtype.kind in "biufc":
+    if values.dtype.isbuiltin == 1 and values.dtype.kind in "biufc":
         # A copy: values that lie in the protobuf are read-only, which torch warns about.
         return torch.from_numpy(np.array(values))
     if values.dtype.kind in "OSU":
