@@ -8,7 +8,7 @@ machine; the median of the pairs shrugs off the steps that were interrupted, and
 how sure it is. 1.03 means 3 % of step time. The ratio of the two fastest steps is the same question
 asked of the quietest moments.
 
-What it leaves out: making the batch, which both sides do before the clock starts.
+Making the batch is part of the step on both sides, as it is in training.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from torch import nn
 
 from swipe.layout import load_layout
 from train.config import load_config
-from train.loop import guarded_step
+from train.step import Stepper
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
-from train.task import Batch
 
 WARM_UP: Final = 10
 RESAMPLES: Final = 4000
 
-Step = Callable[[Batch], object]
+Step = Callable[[int], object]
+"""Takes the step of this number."""
 
 
 def main(
@@ -48,7 +48,7 @@ def main(
     torch.set_num_threads(settings.threads)
     one, other = (SwipeTask(settings, data, layout) for _ in range(2))
     steps = (guarded(one), bare(other))
-    times = np.array([_pair(steps, one.batch(n), n % 2) for n in range(WARM_UP + pairs)])[WARM_UP:]
+    times = np.array([_pair(steps, n) for n in range(WARM_UP + pairs)])[WARM_UP:]
     ratios = times[:, 0] / times[:, 1]
     low, high = interval(ratios)
     verdict = "supported" if high <= bound else "refuted" if low > bound else "undecided"
@@ -63,10 +63,9 @@ def main(
 
 def guarded(task: SwipeTask) -> Step:
     """One step as training takes it."""
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4)
-    buffers = list(task.model.buffers())
+    stepper = Stepper(task, torch.optim.AdamW(task.model.parameters(), lr=1e-4), clip_norm=1.0)
     task.model.train()
-    return lambda batch: guarded_step(task, batch, optimizer, 1.0, buffers)
+    return lambda number: stepper.step([number])
 
 
 def bare(task: SwipeTask) -> Step:
@@ -74,9 +73,9 @@ def bare(task: SwipeTask) -> Step:
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4)
     task.model.train()
 
-    def step(batch: Batch) -> float:
+    def step(number: int) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(batch)
+        loss = task.loss(task.batch(number))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
         optimizer.step()
@@ -92,12 +91,12 @@ def interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pair(steps: tuple[Step, Step], batch: Batch, first: int) -> tuple[float, float]:
-    """Seconds of both steps on `batch`; `first` says which one is taken first."""
+def _pair(steps: tuple[Step, Step], number: int) -> tuple[float, float]:
+    """Seconds that both steps took; who goes first depends on the number."""
     seconds = [0.0, 0.0]
-    for index in (first, 1 - first):
+    for index in (number % 2, 1 - number % 2):
         started = time.perf_counter()
-        steps[index](batch)
+        steps[index](number)
         seconds[index] = time.perf_counter() - started
     return seconds[0], seconds[1]
 

@@ -1,6 +1,6 @@
 """Checkpoints: one sealed safetensors file, and a JSON sidecar for people.
 
-The record (contract, architecture, step, metrics) is sealed into the file with the tensors. The
+The record (architecture, contract, step, metrics) is sealed into the file with the tensors. The
 ``.json`` beside it repeats the record for readers and scripts; nothing loads it. A checkpoint that
 holds NaN or Inf can be neither written nor read.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from swipe.contract import FEATURE_RECIPE, FRAMES, POINTS, ModelContract
 from swipe.errors import CheckpointError, ConfigError, UsageError
@@ -21,8 +21,10 @@ from swipe.files import write_text_atomic
 from train.models import ModelSpec, build_model
 from train.models.tcn import SwipeTcn
 from train.sealed import digest, read_sealed, write_sealed
+from train.task import Saveable
 
 SCHEMA: Final = "swipe-export/checkpoint/1"
+MODEL_SCHEMA: Final = "swipe-export/model/1"
 _RETRAIN: Final = "use another checkpoint, or train again with swipe-train fit"
 
 
@@ -79,7 +81,66 @@ class Checkpoint:
         return digest("", self.tensors)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelCheckpoint:
+    """Weights of anyone's model, and what builds the module they belong to.
+
+    Attributes:
+        factory: ``"package.module:callable"`` that returns the module; a record, never imported.
+        options: its keyword arguments.
+        tensors: parameters and buffers by module path.
+        step: optimizer steps taken.
+        metrics: the evaluation that this checkpoint was chosen by.
+    """
+
+    factory: str
+    options: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    step: int
+    metrics: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """The JSON-ready description, without tensors."""
+        return {
+            "schema": MODEL_SCHEMA,
+            "factory": self.factory,
+            "options": dict(self.options),
+            "step": self.step,
+            "metrics": dict(self.metrics),
+        }
+
+
+def copy_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of `model` by module path, copied to the CPU."""
+    return {n: t.detach().to("cpu", copy=True) for n, t in model.state_dict().items()}
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Put the weights of a `ModelCheckpoint` into `model`; returns the checkpoint's record.
+
+    Raises:
+        UsageError: there is no such file.
+        CheckpointError: truncated, altered, of another kind, or of another architecture.
+        NonFiniteError: a tensor holds NaN or Inf.
+    """
+    path = checkpoint_file(path)
+    record, tensors = read_sealed(path, fix=_RETRAIN)
+    if record.get("schema") != MODEL_SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {record.get('schema')!r}, expected {MODEL_SCHEMA!r}",
+            fix="name a checkpoint that swipe-train fit wrote for this task",
+        )
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} holds the weights of another model: {error}",
+            fix=f"build it with {record['factory']} and {record['options']}",
+        ) from error
+    return record
+
+
+def save_checkpoint(checkpoint: Saveable, path: Path) -> None:
     """Write `path` (.safetensors) and its .json sidecar, each atomically.
 
     Raises:

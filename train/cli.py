@@ -14,65 +14,99 @@ from swipe.errors import GateError, MissingError, UsageError
 if TYPE_CHECKING:
     from train.inspection.verdict import Inspection
 
+if TYPE_CHECKING:
+    from train.config import CustomConfig, TrainConfig
+
 app = make_app(
     "Train a swipe-typing model that is proven finite, and evaluate it.\n\n"
     "Example: [bold]swipe-train fit --data swipes.jsonl.gz --minutes 10[/]"
 )
 
 
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="Preset (nano, the default; base, large) or a TOML file."),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
+]
+DevOption = Annotated[
+    str | None,
+    typer.Option("--dev", help="Held-out swipes; default: writers held out of --data."),
+]
+LexiconOption = Annotated[
+    str | None, typer.Option("--lexicon", help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, e.g. --set model.channels=64.")
+]
+
+
 @app.command()
 def fit(
-    config: Annotated[
-        str | None, typer.Option(help="Preset (nano, the default; base, large) or a TOML file.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
-    ] = None,
-    dev: Annotated[
-        str | None, typer.Option(help="Held-out swipes; default: writers held out of --data.")
-    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    dev: DevOption = None,
     minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, instead of --minutes.")] = None,
-    lexicon: Annotated[
-        str | None, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
-    ] = None,
+    lexicon: LexiconOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting, e.g. --set model.channels=64.")
-    ] = None,
+    override: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a dated one.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out, or the newest.")] = False,
+    preflight: Annotated[
+        bool, typer.Option(help="Check the task first, for half a minute.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the settings, check the task, train nothing.")
+    ] = False,
 ) -> None:
     """Train until the time or steps are used up; leaves best.safetensors in the run folder.
 
     Example: [bold]swipe-train fit --config base --data train.jsonl.gz --minutes 60[/]
     """
-    from train.config import load_config, parse_override
-    from train.fit import start
+    from train.fit import check_first, start
 
-    overrides: dict[str, Any] = dict(parse_override(text) for text in override or [])
+    overrides = _overrides(override, data, dev, lexicon, seed, threads)
     if steps is not None:
         overrides |= {"length.steps": steps, "length.minutes": 0 if minutes is None else minutes}
     elif minutes is not None:
         overrides |= {"length.minutes": minutes, "length.steps": 0}
-    named = {
-        "data.train": data,
-        "data.dev": dev,
-        "evaluation.lexicon": lexicon,
-        "seed": seed,
-        "threads": threads,
-    }
-    overrides |= {key: value for key, value in named.items() if value is not None}
-    if resume and (overrides or config):
-        given = config or min(overrides)
+    if resume and (overrides or config or dry_run):
+        given = config or ("--dry-run" if dry_run else min(overrides))
         raise UsageError(
             f"--resume goes on with the run's own settings, and {given} was given too",
             fix="leave out one of the two",
         )
     name = config or "nano"
-    start(None if resume else load_config(name, overrides), Path(name).stem, out)
+    settings = None if resume else _load(name, overrides)
+    if dry_run and settings is not None:
+        console.print(settings.model_dump_json(indent=2))
+        check_first(settings, out)
+        console.print("nothing was written: leave out --dry-run to train")
+        return
+    start(settings, Path(name).stem, out, preflight=preflight)
+
+
+@app.command()
+def preflight(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    dev: DevOption = None,
+    lexicon: LexiconOption = None,
+    override: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Check in half a minute whether a task trains at all: shapes, labels, eight samples by heart.
+
+    Example: [bold]swipe-train preflight --config base --data train.jsonl.gz[/]
+    """
+    from train.fit import check_first
+
+    overrides = _overrides(override, data, dev, lexicon, None, None)
+    check_first(_load(config or "nano", overrides), None, as_json=as_json)
 
 
 @app.command("eval")
@@ -204,6 +238,34 @@ def clean(
         console.print(f"{len(plan.removals)} files deleted")
     else:
         console.print(f"{len(plan.removals)} files would go; nothing was deleted: add --delete")
+
+
+def _overrides(
+    override: list[str] | None,
+    data: str | None,
+    dev: str | None,
+    lexicon: str | None,
+    seed: int | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Dotted settings: ``--set`` first, then the options that stand for one, which win."""
+    from train.config import parse_override
+
+    named = {
+        "data.train": data,
+        "data.dev": dev,
+        "evaluation.lexicon": lexicon,
+        "seed": seed,
+        "threads": threads,
+    }
+    given = dict(parse_override(text) for text in override or [])
+    return given | {key: value for key, value in named.items() if value is not None}
+
+
+def _load(name: str, overrides: dict[str, Any]) -> TrainConfig | CustomConfig:
+    from train.config import load_config
+
+    return load_config(name, overrides)
 
 
 def main() -> None:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from swipe.contract import ModelContract
+from swipe.decode import greedy
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.augment import augment
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, copy_tensors
 from train.config import TrainConfig
-from train.evaluate import evaluate_words
+from train.ctc import Alphabet, ctc_loss
+from train.evaluate import evaluate_words, predict
 from train.models import ModelSpec, build_model
+from train.picture import draw_swipes
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURED: Final = 12
+"""Held-out swipes in the picture."""
 
 
 class SwipeTask:
@@ -42,16 +53,21 @@ class SwipeTask:
         self._batches_per_epoch = max(1, len(self._ids) // self._size)
 
     @property
-    def parameters_count(self) -> int:
-        """Number of trainable values."""
-        return sum(p.numel() for p in self.model.parameters())
+    def batches_per_epoch(self) -> int:
+        """How many batches show every swipe once; a last one that is not full is left out."""
+        return self._batches_per_epoch
 
-    def batch(self, step: int) -> Batch:
-        """Batch of `step`: epoch order from (seed, epoch), augmentation from (seed, step)."""
-        epoch, position = divmod(step, self._batches_per_epoch)
+    @property
+    def alphabet(self) -> Alphabet:
+        """The layout's letters, in class order."""
+        return Alphabet(self._contract.alphabet, self._contract.blank)
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index`: epoch order from (seed, epoch), augmentation from (seed, index)."""
+        epoch, position = divmod(index, self._batches_per_epoch)
         order = np.random.default_rng([self._config.seed, epoch]).permutation(len(self._ids))
         rows = order[position * self._size : (position + 1) * self._size]
-        rng = np.random.default_rng([self._config.seed, 1, step])
+        rng = np.random.default_rng([self._config.seed, 1, index])
         moved, keys = augment(self._trajectories[rows], self._keys, self._config.augment, rng)
         return Batch(
             {
@@ -63,22 +79,45 @@ class SwipeTask:
             [self._ids[row] for row in rows],
         )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """CTC loss per letter, averaged over the batch.
+    def logits(self, batch: Batch) -> Tensor:
+        """Class scores ``[B, 32, K + 1]``."""
+        return cast(Tensor, self.model(batch.tensors["features"], batch.tensors["keys"]))
 
-        ``zero_infinity`` stays off: an infeasible word must be seen, not turned into a zero.
-        """
+    def frames(self, batch: Batch) -> Tensor:
+        """Every frame of every swipe is real: bounded resampling leaves nothing to pad."""
+        count = len(batch.tensors["lengths"])
+        return torch.full((count,), self._contract.frames, dtype=torch.long)
+
+    def contract_ids(self, batch: Batch) -> dict[str, str]:
+        """Ids of what the configuration asks for, and of what the data and the model really do."""
+        _, channels, points = batch.tensors["features"].shape
+        keys = batch.tensors["keys"].shape[1]
+        with torch.no_grad():
+            frames, classes = self.logits(batch).shape[1:]
+        asked = self._contract
+        return {
+            "configuration": asked.contract_id,
+            "data": (
+                replace(asked, points=points).contract_id
+                if (channels, keys) == (2, len(asked.alphabet))
+                else f"{channels} channels, {keys} keys"
+            ),
+            "model": (
+                replace(asked, frames=frames).contract_id
+                if classes == asked.classes
+                else f"{classes} classes"
+            ),
+        }
+
+    def loss(self, batch: Batch) -> Tensor:
+        """CTC loss per letter, averaged over the batch."""
         tensors = batch.tensors
-        logits = self.model(tensors["features"], tensors["keys"])
-        log_probs = F.log_softmax(logits, dim=-1).transpose(0, 1)
-        frames = torch.full((logits.shape[0],), logits.shape[1], dtype=torch.long)
-        return F.ctc_loss(
-            log_probs,
+        return ctc_loss(
+            self.logits(batch),
             tensors["targets"],
-            frames,
+            self.frames(batch),
             tensors["lengths"],
             blank=self._contract.blank,
-            zero_infinity=False,
         )
 
     def evaluate(self) -> Score:
@@ -95,9 +134,16 @@ class SwipeTask:
         summary = f"dev top-1 {top['1']:.1f} %, top-4 {top['4']:.1f} % of {len(self._dev)} swipes"
         return Score(float(top["1"]), result.to_dict(), summary)
 
+    def figure(self) -> Figure:
+        """Some held-out swipes, and the words that the model reads in them without a lexicon."""
+        few = self._dev_features[:PICTURED]
+        read = greedy(predict(self.model, self._contract, few), self._contract.alphabet)
+        words = [g.word for g in self._dev[:PICTURED]]
+        return draw_swipes(few, words, read, self._keys, self._contract.alphabet)
+
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         """The model as it is now."""
-        tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        tensors = copy_tensors(self.model)
         return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)
 
 

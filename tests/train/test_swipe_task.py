@@ -36,7 +36,8 @@ QUIET = {"scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
 def settings(**sections: Any) -> TrainConfig:
     fields: dict[str, Any] = {
         "model": {"channels": 8, "dilations": [1, 2]},
-        "optimizer": {"batch_size": 32, "warmup_steps": 2},
+        "optimizer": {"batch_size": 32},
+        "schedule": {"warmup_steps": 2},
         "length": {"steps": 6},
         "evaluation": {"times": 1, "swipes": 20, "lexicon": WORDS, "beam_width": 8},
     }

@@ -1,0 +1,177 @@
+"""Does a real batch fit the model, and can the model learn at all?"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from train.config import LoopConfig
+from train.finite import all_finite, culprit, find_nonfinite
+from train.preflight.check import Check
+from train.task import Batch, Contracted, Task
+
+STEPS: Final = 200
+SECONDS: Final = 12.0
+"""Of learning by heart: with the rest, a preflight stays below half a minute."""
+ENOUGH: Final = 0.02
+"""Learning by heart ends when the loss is this share of what it was."""
+AT_LEAST: Final = 0.5
+"""It has failed when the loss is not even this share of what it was."""
+
+
+def check_batch(task: Task) -> tuple[Batch | None, Check]:
+    """Draw batch 0 twice: it must be finite, consistent, and the same both times."""
+    name = "a batch of real data"
+    try:
+        batch, again = task.batch(0), task.batch(0)
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        return None, Check(name, False, f"batch 0 cannot be made: {error}", "mend the data code")
+    shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in batch.tensors.items())
+    counts = {len(t) for t in batch.tensors.values()} | {len(batch.row_ids)}
+    if len(counts) != 1 or not counts.pop():
+        return None, Check(
+            name,
+            False,
+            f"{shapes} and {len(batch.row_ids)} row ids",
+            "let the first axis of every tensor count the same samples, at least one",
+        )
+    found = find_nonfinite(batch.tensors)
+    if found is not None:
+        return None, Check(name, False, f"{shapes}; {found}", "clean the data: NaN and Inf spread")
+    if not all(torch.equal(t, again.tensors[n]) for n, t in batch.tensors.items()):
+        return None, Check(
+            name,
+            False,
+            f"{shapes}; drawn twice, it differs",
+            "let everything random be a function of the seed and the batch's number, or no "
+            "interrupted run can be resumed",
+        )
+    return batch, Check(name, True, shapes)
+
+
+def check_forward(task: Task, batch: Batch, config: LoopConfig) -> Check:
+    """Data -> model -> loss -> gradients, with the layer and the shapes when one does not fit."""
+    name = "data -> model -> loss"
+    task.model.train()
+    with _tracing(task.model) as inside:
+        try:
+            loss = task.loss(batch)
+            value = float(loss.detach())
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            return Check(
+                name,
+                False,
+                f"{inside() or 'the loss'}: {first}",
+                "let data and model take their shapes from one configuration value",
+            )
+    if not math.isfinite(value):
+        return Check(name, False, f"loss is {value}", "look for a log or division of zero")
+    gradients = {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None}
+    if not gradients:
+        return Check(name, False, "no parameter gets a gradient", "check requires_grad, detach()")
+    if not all_finite(gradients.values()):
+        tensor, what = culprit(gradients)
+        return Check(name, False, f"gradient of {tensor}: {what}", "clamp the input, or init lower")
+    norm = float(nn.utils.get_total_norm(gradients.values()))
+    idle = [n for n, p in task.model.named_parameters() if p.requires_grad and p.grad is None]
+    left = f"; no gradient for {', '.join(idle[:3])}" if idle else ""
+    return Check(
+        name,
+        True,
+        f"loss {value:.3f}, gradient norm {norm:.2g} (clip {config.optimizer.clip_norm:g}){left}",
+    )
+
+
+def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
+    """Train on a few samples until the model knows them; it is left in that state."""
+    rate = config.optimizer.learning_rate
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate, weight_decay=0.0)
+    task.model.train()
+    losses: list[float] = []
+    started = time.monotonic()
+    while len(losses) < STEPS and time.monotonic() - started < SECONDS:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (len(losses) + 1) / 20)
+        torch.manual_seed(config.seed + len(losses))
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(batch)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]) or losses[-1] <= ENOUGH * losses[0]:
+            break
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(task.model.parameters(), config.optimizer.clip_norm)
+        optimizer.step()
+    count = len(batch.row_ids)
+    name = f"{count} samples can be learned by heart"
+    seen = f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
+    if losses[-1] <= AT_LEAST * losses[0]:
+        return Check(name, True, seen)
+    return Check(
+        name,
+        False,
+        seen,
+        "try a lower optimizer.learning_rate and no dropout; if that does not help, look whether "
+        "labels and samples belong together",
+    )
+
+
+def check_contracts(task: Contracted, batch: Batch) -> Check:
+    ids = dict(task.contract_ids(batch))
+    shown = ", ".join(f"{name} {value}" for name, value in ids.items())
+    agree = len(set(ids.values())) == 1
+    return Check(
+        "configuration, data and model share one contract",
+        agree,
+        shown,
+        "" if agree else "prepare the data again for this layout, or configure the one it is for",
+    )
+
+
+@contextmanager
+def restoring(model: nn.Module) -> Iterator[None]:
+    """Put parameters, buffers and mode back when done."""
+    kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    training = model.training
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+        model.zero_grad(set_to_none=True)
+        model.train(training)
+
+
+@contextmanager
+def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """A function that says which layer was entered last and not left, and with what shapes."""
+    entered: list[str] = []
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            shapes = " and ".join(str(list(i.shape)) for i in inputs if isinstance(i, Tensor))
+            entered.append(f"{name}: {type(module).__name__}({module.extra_repr()}) got {shapes}")
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        entered.pop()
+
+    hooks = []
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            hooks += [
+                module.register_forward_pre_hook(enter(name)),
+                module.register_forward_hook(leave),
+            ]
+    try:
+        yield lambda: entered[-1] if entered else ""
+    finally:
+        for handle in hooks:
+            handle.remove()
