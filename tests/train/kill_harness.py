@@ -83,6 +83,7 @@ def train(folder: Path, say: Callable[[bytes], object]) -> None:
             "optimizer": {"batch_size": 8},
             "length": {"steps": STEPS},
             "evaluation": {"times": STEPS},
+            "record": {"every": 1, "tensorboard": False},
         }
     )
     folder.mkdir(exist_ok=True)
