@@ -133,12 +133,13 @@ class SignModel(nn.Module):
         """
         count = features.shape[2]
         real = real_frames(frames, count)
-        x = self.project(features.where(real, 0.0))
-        remaining = frames
+        fine = self.project(features.where(real, 0.0))
+        coarse, remaining = fine, frames
         for block in self.blocks:
-            x, remaining = block(x, remaining)
-        x = self.back(x)[:, :, :count].transpose(1, 2)
-        return cast(Tensor, self.head(self.recurrent(x, frames)))
+            coarse, remaining = block(coarse, remaining)
+        # Without `fine`, four frames in a row start out nearly alike, and CTC stays at the blank.
+        x = fine + self.back(coarse)[:, :, :count]
+        return cast(Tensor, self.head(self.recurrent(x.transpose(1, 2), frames)))
 
 
 def build(classes: int, features: int = FEATURES, width: int = 32, hidden: int = 48) -> SignModel:
