@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from examples.sign_ctc import model as module
 from examples.sign_ctc.data import Signer
@@ -66,7 +65,7 @@ def test_padding_cannot_be_seen(
     assert largest_difference(narrow, length, padding, content) <= 1e-5
 
 
-@pytest.mark.parametrize("sabotage", ["mask", "reverse", "squeeze"])
+@pytest.mark.parametrize("sabotage", ["mask", "reverse"])
 def test_each_precaution_against_padding_is_needed(
     narrow: SignModel, monkeypatch: pytest.MonkeyPatch, sabotage: str
 ) -> None:
@@ -74,13 +73,8 @@ def test_each_precaution_against_padding_is_needed(
     if sabotage == "mask":
         everything = torch.ones(1, 1, 1, dtype=torch.bool)
         monkeypatch.setattr(module, "real_frames", lambda frames, count: everything)
-    elif sabotage == "reverse":
-        monkeypatch.setattr(module, "reverse", lambda x, frames: x.flip(1))
     else:
-        whole = F.adaptive_avg_pool1d
-        monkeypatch.setattr(
-            module.F, "avg_pool1d", lambda x, *a, **k: whole(x, 1).expand_as(x).clone()
-        )
+        monkeypatch.setattr(module, "reverse", lambda x, frames: x.flip(1))
     assert largest_difference(narrow, 21, 30, 1.0) > 1e-4
 
 
@@ -122,6 +116,8 @@ def test_every_parameter_gets_a_gradient(task: SignTask) -> None:
     task.model.zero_grad()
 
 
+# torch's own nn.LSTM, while it is traced.
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 def test_it_is_exported_with_its_lengths_as_an_input(narrow: SignModel) -> None:
     program = torch.export.export(narrow, (features(1, 24), torch.tensor([24])), strict=False)
     for length in (24, 7):
@@ -162,7 +158,8 @@ def batches(task: SignTask, epoch: int) -> Iterator[list[str]]:
 
 def test_an_epoch_shows_every_sentence_once(task: SignTask) -> None:
     first, second = (list(batches(task, epoch)) for epoch in (0, 1))
-    assert sorted(sum(first, [])) == sorted({f"sentence-{n}" for n in range(40)})
+    shown = [identifier for batch in first for identifier in batch]
+    assert sorted(shown) == sorted(f"sentence-{n}" for n in range(40))
     assert first != second
 
 
