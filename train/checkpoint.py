@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from swipe.contract import FEATURE_RECIPE, FRAMES, POINTS, ModelContract
 from swipe.errors import CheckpointError, ConfigError, UsageError
 from swipe.files import write_text_atomic
-from train.models import ModelSpec, build_model
-from train.models.tcn import SwipeTcn
+from train.models import SwipeModel, TcnSpec, TransformerSpec, build_model, spec_from_dict
 from train.sealed import digest, read_sealed, write_sealed
 from train.task import Saveable
 
@@ -41,14 +40,14 @@ class Checkpoint:
         data: where the training and held-out swipes came from (see `train.swipe_task`).
     """
 
-    spec: ModelSpec
+    spec: TcnSpec | TransformerSpec
     contract: ModelContract
     tensors: Mapping[str, Tensor]
     step: int
     metrics: Mapping[str, Any]
     data: Mapping[str, Any]
 
-    def model(self) -> SwipeTcn:
+    def model(self) -> SwipeModel:
         """The model in evaluation mode, with these weights.
 
         Raises:
@@ -192,7 +191,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         contract = ModelContract.from_json(json.dumps(record["contract"]))
         checkpoint = Checkpoint(
-            spec=ModelSpec.from_dict(record["model"]),
+            spec=spec_from_dict(record["model"]),
             contract=contract,
             tensors=tensors,
             step=int(record["step"]),

@@ -1,6 +1,6 @@
 """TOML -> one frozen, validated configuration.
 
-A run is described by a preset (``nano``, ``base``, ``large``) or a TOML file, then ``--set
+A run is described by a preset (``nano``, ``base``, ...) or a TOML file, then ``--set
 section.key=value``, then the command's own options: later wins. Unknown keys and values out of
 range are refused with their full name; the resolved configuration is saved with the run. What the
 loop needs of any task is `LoopConfig`; swipe runs and other people's models add their own to it.
@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from swipe.errors import ConfigError
 from swipe.files import write_text_atomic
+from train.models.spec import DEFAULT, UNKNOWN_MODEL, ModelSpec, TcnSpec
 
-PRESETS: Final = ("nano", "base", "large")
+PRESETS: Final = ("nano", "base", "large", "transformer")
 
 
 class _Section(BaseModel):
@@ -36,15 +37,6 @@ class Data(_Section):
     max_letter_miss: float = Field(
         1.5, gt=0, description="training only: drop swipes that miss a letter by more key widths"
     )
-
-
-class Model(_Section):
-    """Architecture; see `train.models.ModelSpec`."""
-
-    name: str = "tcn"
-    channels: int = Field(48, ge=1, le=1024)
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Augment(_Section):
@@ -147,7 +139,7 @@ class TrainConfig(LoopConfig):
     """One training run of a swipe model."""
 
     data: Data = Data()
-    model: Model = Model()
+    model: ModelSpec = TcnSpec()
     augment: Augment = Augment()
     evaluation: SwipeEvaluation = SwipeEvaluation()
 
@@ -162,13 +154,19 @@ class CustomConfig(LoopConfig):
 def load_config(name: str, overrides: dict[str, Any] | None = None) -> TrainConfig | CustomConfig:
     """Read a preset or a TOML file and apply dotted `overrides` (e.g. ``{"model.channels": 80}``).
 
-    A file that names a ``task`` configures anyone's model, any other one a swipe model.
+    A file that names a ``task`` configures anyone's model, any other one a swipe model. Overriding
+    ``model.name`` with another architecture drops the file's [model]: its options mean nothing to
+    that one.
 
     Raises:
         ConfigError: no such preset or file, not TOML, an unknown key, or a value out of range.
     """
-    fields = _read(name)
-    for key, value in (overrides or {}).items():
+    fields, overrides = _read(name), overrides or {}
+    described = fields.get("model", {})
+    architecture = described.get("name", DEFAULT) if isinstance(described, dict) else None
+    if overrides.get("model.name", architecture) != architecture:
+        fields["model"] = {}
+    for key, value in overrides.items():
         _assign(fields, key, value)
     try:
         return _kind(fields).model_validate(fields)
@@ -212,7 +210,11 @@ def _kind(fields: Any) -> type[TrainConfig] | type[CustomConfig]:
 def _first(error: ValidationError) -> tuple[str, str]:
     """Where the first mistake is, dotted, and what it is."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]), f"{first['msg']} (got {first['input']!r})"
+    where = list(first["loc"])
+    # pydantic puts the architecture between "model" and the option, where no file has it.
+    if where[:1] == ["model"]:
+        where[1:2] = ["name"] if first["type"] == UNKNOWN_MODEL else []
+    return ".".join(map(str, where)), f"{first['msg']} (got {first['input']!r})"
 
 
 def parse_override(text: str) -> tuple[str, Any]:

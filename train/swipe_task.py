@@ -20,7 +20,7 @@ from train.checkpoint import Checkpoint, copy_tensors
 from train.config import TrainConfig
 from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words, predict
-from train.models import ModelSpec, build_model
+from train.models import build_model
 from train.picture import draw_swipes
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
@@ -39,7 +39,7 @@ class SwipeTask:
         torch.manual_seed(config.seed)
         self._config = config
         self._contract: ModelContract = layout.contract()
-        self._spec = ModelSpec(**config.model.model_dump())
+        self._spec = config.model
         self._source = data.source
         self.model = build_model(self._spec)
         self._keys = layout.centers.astype(np.float32)

@@ -18,9 +18,9 @@ from torch import Tensor
 from swipe.errors import CheckpointError, ExitCode, NonFiniteError, UsageError
 from swipe.layout import load_layout
 from train.checkpoint import SCHEMA, Checkpoint, load_checkpoint, save_checkpoint
-from train.models import ModelSpec, build_model
+from train.models import TcnSpec, build_model
 
-SPEC = ModelSpec(channels=4, dilations=(1, 2))
+SPEC = TcnSpec(channels=4, dilations=(1, 2))
 REFUSED = (CheckpointError, NonFiniteError)
 
 
@@ -380,7 +380,7 @@ def test_an_unusable_record_is_refused(
 
 def test_tensors_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    save_checkpoint(checkpoint(spec=ModelSpec(channels=8, dilations=(1, 2))), path)
+    save_checkpoint(checkpoint(spec=TcnSpec(channels=8, dilations=(1, 2))), path)
     with pytest.raises(CheckpointError, match="do not fit the recorded architecture"):
         load_checkpoint(path).model()
 

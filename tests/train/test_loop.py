@@ -20,7 +20,7 @@ from train import loop
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import TrainConfig
 from train.loop import LOSS_SMOOTHING, fit
-from train.models import ModelSpec
+from train.models import TcnSpec
 from train.progress import Progress
 from train.sealed import read_sealed, write_sealed
 from train.task import Batch, Score
@@ -85,7 +85,7 @@ class TinyTask:
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         contract = load_layout("qwerty").contract()
-        return Checkpoint(ModelSpec(channels=4), contract, tensors, step, score.metrics, {})
+        return Checkpoint(TcnSpec(channels=4), contract, tensors, step, score.metrics, {})
 
 
 class SpyAdamW(torch.optim.AdamW):
