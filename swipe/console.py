@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -24,11 +24,14 @@ from rich.text import Text
 
 from swipe.errors import ExitCode, SwipeError
 
+T = TypeVar("T")
+
 console = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 DEBUG_FLAG = "--debug"
 PLAIN_LINE_SECONDS = 15.0
+REPORT_EVERY = 256
 EPILOG = "Add --debug to any command to see the traceback of an error."
 
 
@@ -77,6 +80,16 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
     with bar:
         yield show
+
+
+def reporting(items: Iterable[T], say: Callable[[int], None]) -> Iterator[T]:
+    """Pass `items` on, and tell `say` now and then how many there were."""
+    number = 0
+    for number, item in enumerate(items, start=1):
+        if number % REPORT_EVERY == 0:
+            say(number)
+        yield item
+    say(number)
 
 
 def run(app: typer.Typer) -> NoReturn:

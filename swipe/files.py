@@ -63,13 +63,14 @@ def replacing_folder(out: Path, *, marker: str, kind: str) -> Iterator[Path]:
     folder: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        target = out.resolve()  # a link stays one, and the folder is built on the disk it names
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         yield folder
         for file in folder.rglob("*"):
             if file.is_file():
                 _flush(file)
         _honour_umask(folder, 0o777)
-        _publish(folder, out)
+        _publish(folder, target)
     except OSError as error:
         raise _cannot_write(out, error) from error
     finally:

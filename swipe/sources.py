@@ -74,7 +74,7 @@ class Seen:
 
     def repeated(self, gesture: Gesture) -> str | None:
         """Note `gesture`; why it is rejected when it was met before, else None."""
-        name = f"{gesture.source}\0{gesture.id}".encode(errors="surrogatepass")
+        name = f"{gesture.source}\0{gesture.id}".encode()
         digest = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
         if digest in self._digests:
             return "repeated: a swipe of this source and id came before"
@@ -276,6 +276,11 @@ def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
 
 def _refusal(gesture: Gesture, letters: str, seen: Seen | None) -> str | None:
     reason = defect(gesture, letters)
+    if reason is None:
+        try:
+            (gesture.id + gesture.writer + gesture.source + gesture.sentence).encode()
+        except UnicodeEncodeError:  # JSON can spell halves of characters; no file can hold them
+            return "text that is not Unicode"
     return seen.repeated(gesture) if reason is None and seen is not None else reason
 
 
