@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ from train.stream import TrainingRows, row_groups
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 
+BLOCKS = 5
 CACHE = Path(tempfile.gettempdir()) / "swipe-loading"
 
 
@@ -77,30 +77,32 @@ def _rates(settings: TrainConfig, steps: int) -> None:
         task.loss(batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    loader = TrainingRows(row_groups(data.train, layout.letters), settings.seed)
-    batches = len(loader) // size
+    groups = row_groups(data.train, layout.letters)
+    batches = len(data.train) // size
 
-    def load(number: int) -> None:
-        epoch, position = divmod(number, batches)
-        loader.rows(epoch, position * size, (position + 1) * size)
+    def load_epoch(epoch: int) -> float:
+        """Swipes per second of a whole epoch, the first window's wait included."""
+        started, rows = time.perf_counter(), TrainingRows(groups, settings.seed)
+        for position in range(batches):
+            rows.rows(epoch, position * size, (position + 1) * size)
+        return batches * size / (time.perf_counter() - started)
 
-    def block(work: Callable[[int], None], first: int, count: int) -> float:
-        """Swipes per second of `count` batches."""
+    def train_some(first: int, count: int) -> float:
+        """Swipes per second of `count` training steps."""
         started = time.perf_counter()
         for number in range(first, first + count):
-            work(number)
+            train(number)
         return count * size / (time.perf_counter() - started)
 
-    load(0), train(0)
+    train(0)
     waited.clear()
-    blocks, loaded = 5, batches // 5
     loading, training = [], []
-    for number in range(blocks):
-        loading.append(block(load, 1 + number * loaded, loaded))
-        training.append(block(train, 1 + number * (steps // blocks), steps // blocks))
+    for number in range(BLOCKS):
+        loading.append(load_epoch(number))
+        training.append(train_some(1 + number * (steps // BLOCKS), steps // BLOCKS))
     rows, step = np.median(loading), np.median(training)
-    share = sum(waited) / sum(steps // blocks * size / rate for rate in training)
-    print(f"loader {rows:,.0f} swipes/s (over a whole epoch), training {step:,.0f} swipes/s: "
+    share = sum(waited) / sum(steps // BLOCKS * size / rate for rate in training)
+    print(f"loader {rows:,.0f} swipes/s (whole epochs), training {step:,.0f} swipes/s: "
           f"{rows / step:.0f} times as fast")  # fmt: skip
     print(f"waiting for batches, augmentation included: {share:.1%} of step time, at most "
           f"{1e3 * max(waited):.0f} ms at once")  # fmt: skip

@@ -149,7 +149,13 @@ def prepare_jsonl(
 
 
 def prepare_folder(
-    rows: Iterable[Gesture | Rejection], out: Path, layout: Layout, *, label: str
+    rows: Iterable[Gesture | Rejection],
+    out: Path,
+    layout: Layout,
+    *,
+    label: str,
+    rows_per_group: int = ROWS_PER_GROUP,
+    groups_per_part: int = GROUPS_PER_PART,
 ) -> Record:
     """Write `rows` as a prepared corpus that replaces the one at `out`.
 
@@ -158,6 +164,8 @@ def prepare_folder(
         out: the folder.
         layout: the keyboard that letter misses are measured on.
         label: what to call the swipes.
+        rows_per_group: swipes that are read together.
+        groups_per_part: row groups of one file.
 
     Raises:
         DataError: not one row is usable, or a source cannot be read to its end.
@@ -166,7 +174,10 @@ def prepare_folder(
     with replacing_folder(out, marker=RECORD, kind="prepared corpus") as folder:
         with (folder / QUARANTINE).open("w", encoding="utf-8") as quarantine:
             intake = Intake(label, rows, quarantine)
-            parts = tuple(_write_parts(folder, iter(intake), layout))
+            gestures = iter(intake)
+            groups = iter(lambda: list(islice(gestures, rows_per_group)), [])
+            tables = (_table(group, layout) for group in groups)
+            parts = tuple(_write_parts(folder, tables, groups_per_part))
         record = Record(
             label=intake.label,
             synthetic=intake.synthetic,
@@ -178,13 +189,15 @@ def prepare_folder(
             letters=layout.letters,
             keys=keys_digest(layout),
             parts=parts,
+            rows_per_group=rows_per_group,
+            groups_per_part=groups_per_part,
         )
         write_text_atomic(folder / RECORD, record.to_json())
     return record
 
 
-def _write_parts(folder: Path, gestures: Iterator[Gesture], layout: Layout) -> Iterator[Part]:
-    groups = iter(lambda: list(islice(gestures, ROWS_PER_GROUP)), [])
+def _write_parts(folder: Path, groups: Iterator[pa.Table], per_part: int) -> Iterator[Part]:
+    """Write each table as a row group, `per_part` of them to a file."""
     for number, first in enumerate(groups):
         path, rows = folder / f"part-{number:05d}.parquet", 0
         with pq.ParquetWriter(
@@ -196,8 +209,8 @@ def _write_parts(folder: Path, gestures: Iterator[Gesture], layout: Layout) -> I
             use_byte_stream_split=["trajectory.list.element"],
             write_page_checksum=True,
         ) as writer:
-            for group in chain([first], islice(groups, GROUPS_PER_PART - 1)):
-                writer.write_table(_table(group, layout), row_group_size=ROWS_PER_GROUP)
+            for group in chain([first], islice(groups, per_part - 1)):
+                writer.write_table(group, row_group_size=len(group))
                 rows += len(group)
         yield Part(path.name, rows, path.stat().st_size, sha256_file(path))
 
