@@ -11,9 +11,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,9 +37,9 @@ from exporter.report import write_report
 from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
 from exporter.worker import SAMPLES, Job, run_worker
-from swipe.errors import GateError, SwipeError, UsageError
+from swipe.errors import GateError, SwipeError
 from swipe.features import feature_batch
-from swipe.files import sha256_file
+from swipe.files import replacing_folder, sha256_file
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
@@ -81,7 +80,10 @@ def export(request: Request, say: Say) -> Manifest:
         f"{len(samples.calibration)} of other writers: {samples.label}"
     )
     out = request.out.resolve()
-    with _beside(out) as folder, tempfile.TemporaryDirectory() as scratch:
+    with (
+        replacing_folder(out, marker=FILE, kind="bundle") as folder,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
         rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
         job = Job(
@@ -119,7 +121,6 @@ def export(request: Request, say: Say) -> Manifest:
         manifest = _with_earlier_formats(manifest, out, folder)
         manifest.save(folder)
         write_report(manifest, folder)
-        _publish(folder, out)
     return manifest
 
 
@@ -196,43 +197,3 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
 def _copy(source: Path, target: Path) -> None:
     copy: Callable[[Path, Path], object] = shutil.copytree if source.is_dir() else shutil.copyfile
     copy(source, target)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as `out`, removed unless it was published."""
-    if out.exists() and not (out / FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists and is not a bundle", fix="choose another --out, or empty that folder"
-        )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {out}: {error.strerror}", fix="choose a writable --out"
-        ) from error
-    try:
-        yield folder
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {out}: {error.strerror or error}",
-            fix="choose a writable place with enough free space",
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Put `folder` in the place of `out`; if that fails, put the old one back."""
-    folder.chmod(0o755)
-    old = folder.with_name(folder.name + "-old")
-    if out.exists():
-        out.rename(old)
-    try:
-        folder.rename(out)
-    except BaseException:  # an interrupt too must not leave the place empty
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

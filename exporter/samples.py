@@ -96,11 +96,11 @@ def _present(trained_on: Mapping[str, Any]) -> bool:
         raise DataError(
             f"the checkpoint does not record its data ({error.args[0]})", fix="give --data"
         ) from error
-    return all(not spec or is_synthetic(spec) or Path(spec).is_file() for spec in specs)
+    return all(not spec or is_synthetic(spec) or Path(spec).exists() for spec in specs)
 
 
 def _pick(
-    calibration: list[Gesture], verification: list[Gesture], count: int, label: str
+    calibration: Sequence[Gesture], verification: Sequence[Gesture], count: int, label: str
 ) -> Samples:
     return Samples(
         sample(calibration, CALIBRATION_SWIPES, SEED), sample(verification, count, SEED), label

@@ -7,24 +7,28 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import console, make_app, make_table, run
+from swipe.console import console, counting, make_app, make_table, reporting, run
 
 app = make_app(
     "Make, convert and look at swipe corpora.\n\nExample: [bold]swipe-data stats train.jsonl.gz[/]"
 )
 
+STATS_SAMPLE = 100_000
 LayoutOption = Annotated[str, typer.Option(help="Built-in layout or a layout JSON file.")]
+
+
+FILE_OR_FOLDER = "Folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz."
 
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Argument(help="File to write: .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Argument(help=FILE_OR_FOLDER)],
     count: Annotated[int, typer.Option(min=1, help="Number of swipes.")] = 20_000,
     layout: LayoutOption = "qwerty",
     lexicon: Annotated[
         str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
     ] = "wordfreq:20000",
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal swipes.")] = 0,
 ) -> None:
     """Write synthetic swipes; every row says that it is synthetic.
 
@@ -32,41 +36,75 @@ def synth(
     """
     from swipe.layout import load_layout
     from swipe.lexicon import load_lexicon
-    from swipe.sources import write_jsonl
-    from swipe.synthesis import synthesize
+    from swipe.preparation import prepare_folder
+    from swipe.sources import SYNTHETIC, write_jsonl
+    from swipe.synthesis import generate
 
-    corpus = synthesize(load_layout(layout), load_lexicon(lexicon), count, seed=seed)
-    written = write_jsonl(corpus.gestures, out)
+    keyboard = load_layout(layout)
+    swipes = generate(keyboard, load_lexicon(lexicon), count, seed=seed)
+    with counting("swipes", count) as say:
+        if is_jsonl(out):
+            written = write_jsonl(reporting(swipes, say), out)
+        else:
+            label = f"{SYNTHETIC} (seed {seed})"
+            written = prepare_folder(reporting(swipes, say), out, keyboard, label=label).swipes
     console.print(f"{written:,} synthetic swipes written to {out}")
     console.print(f"next: swipe-train fit --data {out}")
 
 
 @app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(help="FUTO rows, a raw How We Swipe log, or our own.")],
-    out: Annotated[Path, typer.Argument(help="File to write: .jsonl or .jsonl.gz.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE... OUT",
+            help="FUTO rows, raw How We Swipe logs, our own rows or a prepared folder; then the "
+            "folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz.",
+        ),
+    ],
+    layout: LayoutOption = "qwerty",
 ) -> None:
-    """Read any supported corpus, quarantine what is broken, write our own jsonl.
+    """Read any supported corpora, quarantine what is broken or repeated, write them as one.
 
-    Example: [bold]swipe-data prepare writer.log swipes.jsonl.gz[/]
+    A folder is what large corpora are trained from: it is read in a stream.
+
+    Example: [bold]swipe-data prepare train.jsonl.gz more.jsonl.gz swipes/[/]
     """
-    from swipe.sources import read_corpus, write_jsonl
+    from swipe.errors import UsageError
+    from swipe.layout import load_layout
+    from swipe.preparation import label_of, prepare_folder, prepare_jsonl, read_sources
+    from swipe.prepared import QUARANTINE
 
-    corpus = read_corpus(source)
-    console.print(corpus.summary())
-    written = write_jsonl(corpus.gestures, out)
-    quarantine = out.with_name(out.name + ".quarantine.jsonl")
-    corpus.write_quarantine(quarantine)
-    console.print(f"{written:,} swipes written to {out}, rejected rows to {quarantine}")
+    *paths, out = sources
+    if not paths:
+        raise UsageError(
+            f"only {out} was named", fix="name what to read and then what to write: SOURCE... OUT"
+        )
+    keyboard = load_layout(layout)
+    label = label_of(paths)
+    with counting("rows") as say:
+        rows = reporting(read_sources(paths, keyboard.letters), say)
+        if is_jsonl(out):
+            quarantine = out.with_name(f"{out.name}.{QUARANTINE}")
+            summary = prepare_jsonl(rows, out, quarantine, label=label).summary()
+        else:
+            quarantine = out / QUARANTINE
+            summary = prepare_folder(rows, out, keyboard, label=label).summary()
+    console.print(summary)
+    console.print(f"written to {out}, rejected rows to {quarantine}")
     console.print(f"next: swipe-train fit --data {out}")
 
 
 @app.command()
 def stats(
-    source: Annotated[str, typer.Argument(help="A corpus file, or synthetic[:COUNT].")],
+    source: Annotated[
+        str, typer.Argument(help="A corpus file, a prepared folder, or synthetic[:COUNT].")
+    ],
     layout: LayoutOption = "qwerty",
 ) -> None:
     """Print the numbers that tell whether a corpus is sane.
+
+    Of a large prepared folder a sample is looked at, and the table says so.
 
     Example: [bold]swipe-data stats dev.jsonl.gz[/]
     """
@@ -75,21 +113,40 @@ def stats(
     from swipe.corpus import load_corpus
     from swipe.gesture import letter_miss
     from swipe.layout import load_layout
+    from swipe.prepared import PreparedGestures, whole_groups
 
     keyboard = load_layout(layout)
     corpus = load_corpus(source, keyboard)
     console.print(corpus.summary())
-    rows: dict[str, list[float]] = {
-        "letters per word": [len(g.word) for g in corpus.gestures],
-        "duration, ms": [g.duration_ms for g in corpus.gestures],
-        "points": [len(g.points) for g in corpus.gestures],
-        "points per second": [1000 * len(g.points) / g.duration_ms for g in corpus.gestures],
-        "worst letter miss, keys": [letter_miss(g, keyboard) for g in corpus.gestures],
-    }
-    table = make_table("", "per swipe", "min", "p10", "median", "p90", "max")
-    for name, values in rows.items():
-        table.add_row(name, *(f"{v:,.2f}" for v in np.percentile(values, [0, 10, 50, 90, 100])))
+    swipes, title = corpus.gestures, ""
+    if isinstance(swipes, PreparedGestures) and len(swipes) > STATS_SAMPLE:
+        total = len(swipes)
+        swipes = whole_groups(swipes, STATS_SAMPLE)
+        title = f"sample: {len(swipes):,} of {total:,} swipes, as evenly spaced row groups"
+    figures = np.array(
+        [
+            (
+                len(g.word),
+                g.duration_ms,
+                len(g.points),
+                1000 * len(g.points) / g.duration_ms,
+                letter_miss(g, keyboard),
+            )
+            for g in swipes
+        ]
+    )
+    names = ("letters per word", "duration, ms", "points", "points per second",
+             "worst letter miss, keys")  # fmt: skip
+    table = make_table(title, "per swipe", "min", "p10", "median", "p90", "max")
+    percentiles = np.percentile(figures, [0, 10, 50, 90, 100], axis=0)
+    for name, row in zip(names, percentiles.T, strict=True):
+        table.add_row(name, *(f"{value:,.2f}" for value in row))
     console.print(table)
+
+
+def is_jsonl(out: Path) -> bool:
+    """Whether `out` names a jsonl file rather than a folder of shards."""
+    return out.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the console scripts share: how an error reaches the user, and where lines are printed.
+"""What the console scripts share: how errors and progress reach the user, and where lines go.
 
 An expected error is one line and its mend on stderr, with the exit code of its class; a traceback
 appears only with ``--debug``. Markup is off: file names may hold brackets.
@@ -9,21 +9,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from swipe.errors import ExitCode, SwipeError
 
+T = TypeVar("T")
+
 console = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 DEBUG_FLAG = "--debug"
+PLAIN_LINE_SECONDS = 15.0
+REPORT_EVERY = 256
 EPILOG = "Add --debug to any command to see the traceback of an error."
 
 
@@ -46,6 +54,42 @@ def make_table(title: str, *headings: str) -> Table:
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
     return table
+
+
+@contextmanager
+def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Yield a function to be told how many `what` are done, of `total` where that is known.
+
+    A live line on a terminal, a plain line every few seconds elsewhere.
+    """
+    columns = [SpinnerColumn(), TextColumn("{task.fields[line]}")]
+    ahead = [BarColumn(), TimeRemainingColumn()] if total else []
+    bar = Progress(*columns, *ahead, console=console, disable=not sys.stdout.isatty())
+    task = bar.add_task(what, total=total, line="")
+    started = printed = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        of = f" of {total:,}" if total else ""
+        line = f"{done:,}{of} {what}, {done / max(now - started, 1e-9):,.0f}/s"
+        bar.update(task, completed=done, line=line)
+        if bar.disable and now - printed > PLAIN_LINE_SECONDS:
+            printed = now
+            console.print(line)
+
+    with bar:
+        yield show
+
+
+def reporting(items: Iterable[T], say: Callable[[int], None]) -> Iterator[T]:
+    """Pass `items` on, and tell `say` now and then how many there were."""
+    number = 0
+    for number, item in enumerate(items, start=1):
+        if number % REPORT_EVERY == 0:
+            say(number)
+        yield item
+    say(number)
 
 
 def run(app: typer.Typer) -> NoReturn:

@@ -1,9 +1,13 @@
-"""Data by one word on the command line: a path, or ``synthetic[:COUNT]``; and splits by writer."""
+"""Data by one word on the command line: a path, or ``synthetic[:COUNT]``; and splits by writer.
+
+Gestures of a prepared folder stay a `swipe.prepared.PreparedGestures` through load and split, so
+that a million of them are never objects at once; any other corpus is a list in memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +15,7 @@ from swipe.errors import DataError
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import wordfreq_lexicon
+from swipe.prepared import PreparedGestures, open_prepared
 from swipe.sources import SYNTHETIC, Corpus, read_corpus
 from swipe.synthesis import synthesize
 
@@ -19,7 +24,7 @@ SYNTHETIC_WORDS: Final = 20_000
 
 
 def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int = 0) -> Corpus:
-    """The corpus that `spec` names: a file path, ``synthetic`` or ``synthetic:COUNT``.
+    """The corpus that `spec` names: a file, a prepared folder, ``synthetic[:COUNT]``.
 
     `seed` and `first_writer` are for synthetic swipes: see `swipe.synthesis.synthesize`.
 
@@ -28,7 +33,8 @@ def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int =
     """
     _, _, count = spec.partition(":")
     if not is_synthetic(spec):
-        return read_corpus(Path(spec), layout.letters)
+        path = Path(spec)
+        return _open(path, layout) if path.is_dir() else read_corpus(path, layout.letters)
     if count and not count.isdecimal():
         raise DataError(f"{count!r} is not a number of swipes", fix="write e.g. synthetic:20000")
     swipes = int(count) if count else SYNTHETIC_SWIPES
@@ -49,24 +55,52 @@ def writer_share(writer: str, salt: str) -> float:
 
 def split_by_writer(
     gestures: Iterable[Gesture], share: float, *, salt: str
-) -> tuple[list[Gesture], list[Gesture]]:
-    """Two lists that have no writer in common; about `share` of the writers go to the second.
+) -> tuple[Sequence[Gesture], Sequence[Gesture]]:
+    """Two sequences that have no writer in common; about `share` of the writers go to the second.
 
     Args:
         gestures: what to split; order is kept.
-        share: fraction of writers for the second list, in (0, 1).
+        share: fraction of writers for the second part, in (0, 1).
         salt: names the purpose, so that two splits of one corpus are independent.
 
     Raises:
         DataError: one side would be empty.
     """
-    first: list[Gesture] = []
-    second: list[Gesture] = []
-    for gesture in gestures:
-        (second if writer_share(gesture.writer, salt) < share else first).append(gesture)
+
+    def held_out(writer: str) -> bool:
+        return writer_share(writer, salt) < share
+
+    first: Sequence[Gesture]
+    second: Sequence[Gesture]
+    if isinstance(gestures, PreparedGestures):
+        chosen = gestures.by_writer(held_out)
+        first, second = gestures.where(~chosen), gestures.where(chosen)
+    else:
+        sides: tuple[list[Gesture], list[Gesture]] = ([], [])
+        for gesture in gestures:
+            sides[held_out(gesture.writer)].append(gesture)
+        first, second = sides
     if not first or not second:
         raise DataError(
             f"{len(first) + len(second)} swipes cannot be split by writer: too few writers",
             fix="use data of more writers, or give a separate file with --dev",
         )
     return first, second
+
+
+def writers(gestures: Sequence[Gesture]) -> set[str]:
+    """Who swiped `gestures`."""
+    if isinstance(gestures, PreparedGestures):
+        return gestures.writers()
+    return {gesture.writer for gesture in gestures}
+
+
+def _open(path: Path, layout: Layout) -> Corpus:
+    corpus = open_prepared(path)
+    if corpus.record.letters != layout.letters:
+        raise DataError(
+            f"{path} holds words in the letters {corpus.record.letters!r}, layout {layout.name!r} "
+            f"has {layout.letters!r}",
+            fix=f"prepare it again: swipe-data prepare {path} FOLDER --layout {layout.name}",
+        )
+    return corpus

@@ -1,14 +1,15 @@
-"""Atomic files: a reader sees the old content or the new, never a part.
+"""Atomic files and folders: a reader sees the old content or the new, never a part.
 
-Content goes to a temporary file in the same folder, is flushed to disk, and replaces the target
-in one rename. A full disk, a missing folder or a read-only one becomes one clear error, and the
-earlier file stays.
+Content goes to a temporary sibling, is flushed to disk, and replaces the target in one rename (a
+folder: in two, the earlier one put back when the second fails). A full disk, a missing folder or a
+read-only one becomes one clear error, and what was there before stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,21 +32,82 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        # mkstemp creates 0600; artefacts are read by other users, so honour the umask instead.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        _honour_umask(temporary, 0o666)
+        _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix="choose a writable place with enough free space",
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(out: Path, *, marker: str, kind: str) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; on success it becomes `out`, replacing an earlier one.
+
+    Args:
+        out: the folder to publish.
+        marker: name of the file that tells a folder of ours from any other.
+        kind: what such a folder is called, e.g. "bundle".
+
+    Raises:
+        UsageError: `out` is a file or a folder of something else, or it cannot be written; it is
+            untouched.
+    """
+    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists and is not a {kind}",
+            fix="choose another place for it, or empty that folder",
+        )
+    folder: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        target = out.resolve()  # a link stays one, and the folder is built on the disk it names
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        yield folder
+        for file in folder.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        _honour_umask(folder, 0o777)
+        _publish(folder, target)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Put `folder` in the place of `out`; if that fails, put the old one back."""
+    old = folder.with_name(folder.name + "-old")
+    try:
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+    finally:  # an interrupt too must not leave the place empty
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _honour_umask(path: Path, mode: int) -> None:
+    """Temporary files are born private; what is published is read by other users."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write {path}: {error.strerror or error}",
+        fix="choose a writable place with enough free space",
+    )
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:

@@ -1,18 +1,21 @@
 """Corpora -> Gestures: FUTO rows, raw How We Swipe logs, and our own jsonl.
 
 Every reader yields a `Gesture` or a `Rejection` per row, never raises for one bad row, and never
-repairs one. Rejections go to a quarantine file with row number, id and reason.
+repairs one. Rejections go to a quarantine file with row number, id and reason. Readers are
+generators, so that a corpus can be converted without being held in memory.
 
-What it leaves out: downloading, Parquet, and the training-only filter (`gesture.letter_miss`).
+What it leaves out: downloading, prepared folders (`swipe.prepared`), and the training-only filter
+(`gesture.letter_miss`).
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,12 +47,39 @@ class Rejection:
     Attributes:
         row: 1-based line number in the file.
         id: the row's identifier, empty when it has none.
-        reason: why it was rejected.
+        reason: why it was rejected; what precedes a colon is its kind.
+        file: the file the row is in.
     """
 
     row: int
     id: str
     reason: str
+    file: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The reason without the row's own details, to be counted by."""
+        return self.reason.split(":")[0]
+
+
+class Seen:
+    """The swipes met so far by (source, id), over several files.
+
+    Kept as digests of eight bytes: about 100 MB for a million swipes, and a chance of 3e-8 that
+    one of them is taken for another.
+    """
+
+    def __init__(self) -> None:
+        self._digests: set[int] = set()
+
+    def repeated(self, gesture: Gesture) -> str | None:
+        """Note `gesture`; why it is rejected when it was met before, else None."""
+        name = f"{gesture.source}\0{gesture.id}".encode()
+        digest = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+        if digest in self._digests:
+            return "repeated: a swipe of this source and id came before"
+        self._digests.add(digest)
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,12 +88,12 @@ class Corpus:
 
     Attributes:
         label: what to call the data on screen and in reports; says "synthetic" when it is.
-        gestures: the valid gestures in file order.
-        rejected: the quarantined rows.
+        gestures: the valid gestures in file order; read when asked for, in a prepared corpus.
+        rejected: the quarantined rows; none in a prepared corpus, whose folder lists them.
     """
 
     label: str
-    gestures: tuple[Gesture, ...]
+    gestures: Sequence[Gesture]
     rejected: tuple[Rejection, ...] = ()
 
     @property
@@ -74,52 +104,79 @@ class Corpus:
     def summary(self) -> str:
         """One line: how many swipes, writers, and rejected rows by reason."""
         writers = len({g.writer for g in self.gestures})
-        line = f"{self.label}: {len(self.gestures):,} swipes of {writers:,} writers"
-        if not self.rejected:
-            return line
-        reasons = Counter(r.reason.split(":")[0] for r in self.rejected).most_common()
-        detail = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        return f"{line}; {len(self.rejected):,} rows quarantined ({detail})"
+        kinds = Counter(r.kind for r in self.rejected)
+        return summary_line(self.label, len(self.gestures), writers, kinds)
 
     def write_quarantine(self, path: Path) -> None:
         """Write one JSON object per rejected row, atomically; an empty file when there is none."""
         write_text_atomic(path, "".join(json.dumps(asdict(r)) + "\n" for r in self.rejected))
 
 
-def read_corpus(path: Path, letters: str = ALPHABET) -> Corpus:
-    """Read one corpus file, choosing the reader by suffix and content.
+def summary_line(label: str, swipes: int, writers: int, rejected: Mapping[str, int]) -> str:
+    """What is said of a corpus: `rejected` counts the quarantined rows by kind of reason."""
+    line = f"{label}: {swipes:,} swipes of {writers:,} writers"
+    if not rejected:
+        return line
+    detail = ", ".join(f"{count} {kind}" for kind, count in Counter(rejected).most_common())
+    return f"{line}; {sum(rejected.values()):,} rows quarantined ({detail})"
 
-    ``.log`` is a raw How We Swipe log; ``.jsonl`` and ``.jsonl.gz`` hold FUTO rows or our own.
+
+def no_usable_swipe(label: str, rejected: int, first: str) -> DataError:
+    """The error of a corpus whose every row was rejected, the first one for the reason `first`."""
+    detail = f"; the first reason is: {first}" if first else ""
+    return DataError(
+        f"{label} holds no usable swipe ({rejected} rows rejected{detail})",
+        fix="check that the file has one JSON object per line with 'word' and 'data'",
+    )
+
+
+def read_corpus(path: Path, letters: str = ALPHABET) -> Corpus:
+    """Read one corpus file into memory; see `read_rows`.
 
     Raises:
         DataError: no such file, unknown suffix, damaged archive, or not one usable row.
     """
-    if not path.is_file():
-        raise DataError(f"no data file {path}", fix="check the path, or use synthetic[:COUNT]")
-    if path.name.endswith(".log"):
-        items = parse_how_we_swipe_log(_lines(path), writer=path.stem, letters=letters)
-    else:
-        _require_jsonl(path)
-        items = parse_jsonl(_lines(path), source=path.parent.name or path.stem, letters=letters)
     gestures: list[Gesture] = []
     rejected: list[Rejection] = []
-    for item in items:
+    for item in read_rows(path, letters):
         if isinstance(item, Gesture):
             gestures.append(item)
         else:
             rejected.append(item)
     if not gestures:
-        detail = f"; the first reason is: {rejected[0].reason}" if rejected else ""
-        raise DataError(
-            f"{path} holds no usable swipe ({len(rejected)} rows rejected{detail})",
-            fix="check that the file has one JSON object per line with 'word' and 'data'",
-        )
+        raise no_usable_swipe(str(path), len(rejected), rejected[0].reason if rejected else "")
     corpus = Corpus("/".join(path.parts[-2:]), tuple(gestures), tuple(rejected))
     return replace(corpus, label=f"{corpus.label} ({SYNTHETIC})") if corpus.synthetic else corpus
 
 
+def read_rows(
+    path: Path, letters: str = ALPHABET, seen: Seen | None = None
+) -> Iterator[Gesture | Rejection]:
+    """The rows of one corpus file, in order, choosing the reader by suffix and content.
+
+    ``.log`` is a raw How We Swipe log; ``.jsonl`` and ``.jsonl.gz`` hold FUTO rows or our own.
+
+    Args:
+        path: the file.
+        letters: the letters a word may have.
+        seen: what was met in other files; a swipe met before is rejected. None: not looked at.
+
+    Raises:
+        DataError: no such file, unknown suffix, or (while reading) a damaged archive.
+    """
+    if not path.is_file():
+        raise DataError(f"no data file {path}", fix="check the path, or use synthetic[:COUNT]")
+    if path.name.endswith(".log"):
+        items = parse_how_we_swipe_log(_lines(path), writer=path.stem, letters=letters, seen=seen)
+    else:
+        _require_jsonl(path)
+        source = path.parent.name or path.stem
+        items = parse_jsonl(_lines(path), source=source, letters=letters, seen=seen)
+    return (i if isinstance(i, Gesture) else replace(i, file=str(path)) for i in items)
+
+
 def parse_jsonl(
-    lines: Iterable[str], *, source: str, letters: str = ALPHABET
+    lines: Iterable[str], *, source: str, letters: str = ALPHABET, seen: Seen | None = None
 ) -> Iterator[Gesture | Rejection]:
     """FUTO rows (``data`` of x, y, epoch ms) and our own rows (``points``), told apart per row."""
     for number, line in enumerate(lines, start=1):
@@ -144,7 +201,7 @@ def parse_jsonl(
         except (TypeError, ValueError, ArithmeticError) as error:
             yield Rejection(number, identifier, f"malformed field: {error}")
             continue
-        reason = gesture if isinstance(gesture, str) else defect(gesture, letters)
+        reason = gesture if isinstance(gesture, str) else _refusal(gesture, letters, seen)
         if reason is not None:
             yield Rejection(number, identifier, reason)
         elif isinstance(gesture, Gesture):
@@ -152,7 +209,7 @@ def parse_jsonl(
 
 
 def parse_how_we_swipe_log(
-    lines: Iterable[str], *, writer: str, letters: str = ALPHABET
+    lines: Iterable[str], *, writer: str, letters: str = ALPHABET, seen: Seen | None = None
 ) -> Iterator[Gesture | Rejection]:
     """Raw log of one writer: space-separated touch events, a header line first.
 
@@ -160,7 +217,15 @@ def parse_how_we_swipe_log(
     collector's error flag are rejected; field 11 is the gesture's own flag, later fields belong
     to other attempts.
     """
-    seen: set[tuple[str, str]] = set()
+    sent: set[tuple[str, str]] = set()
+
+    def gesture_of(events: list[list[str]], start: int) -> Gesture | Rejection:
+        found = _log_gesture(events, start, writer, sent)
+        if isinstance(found, Rejection):
+            return found
+        reason = _refusal(found, letters, seen)
+        return found if reason is None else Rejection(start, found.id, reason)
+
     start, events = 0, list[list[str]]()
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -171,17 +236,17 @@ def parse_how_we_swipe_log(
             continue
         if fields[4] == "touchstart":
             if events:
-                yield _log_gesture(events, start, writer, seen, letters)
+                yield gesture_of(events, start)
             start, events = number, [fields]
         elif events:
             events.append(fields)
             if fields[4] == "touchend":
-                yield _log_gesture(events, start, writer, seen, letters)
+                yield gesture_of(events, start)
                 events = []
         elif fields[4] == "touchend":
             yield Rejection(number, writer, "gesture without its touchstart")
     if events:
-        yield _log_gesture(events, start, writer, seen, letters)
+        yield gesture_of(events, start)
 
 
 def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
@@ -207,6 +272,16 @@ def write_jsonl(gestures: Iterable[Gesture], path: Path) -> int:
             stream.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
             count += 1
     return count
+
+
+def _refusal(gesture: Gesture, letters: str, seen: Seen | None) -> str | None:
+    reason = defect(gesture, letters)
+    if reason is None:
+        try:
+            (gesture.id + gesture.writer + gesture.source + gesture.sentence).encode()
+        except UnicodeEncodeError:  # JSON can spell halves of characters; no file can hold them
+            return "text that is not Unicode"
+    return seen.repeated(gesture) if reason is None and seen is not None else reason
 
 
 def _require_jsonl(path: Path) -> None:
@@ -273,13 +348,13 @@ def _points(rows: Any) -> NDArray[np.float32]:
 
 
 def _log_gesture(
-    events: list[list[str]], start: int, writer: str, seen: set[tuple[str, str]], letters: str
+    events: list[list[str]], start: int, writer: str, sent: set[tuple[str, str]]
 ) -> Gesture | Rejection:
     first, last = events[0], events[-1]
     word, identifier = first[10].lower(), f"{writer}:{first[1]}"
-    if (first[1], word) in seen:
+    if (first[1], word) in sent:
         return Rejection(start, identifier, "re-sent gesture")
-    seen.add((first[1], word))
+    sent.add((first[1], word))
     if last[4] != "touchend":
         return Rejection(start, identifier, "gesture without its touchend")
     if any(event[11] != "0" for event in events):
@@ -292,7 +367,7 @@ def _log_gesture(
         y = np.array([float(e[6]) for e in events]) / height
     except ValueError as error:
         return Rejection(start, identifier, f"malformed field: {error}")
-    gesture = Gesture(
+    return Gesture(
         id=identifier,
         word=word,
         points=_points(np.stack([x, y, t], axis=1)),
@@ -301,5 +376,3 @@ def _log_gesture(
         sentence=first[0].replace("_", " "),
         aspect=float(height[0] / width[0]),
     )
-    reason = defect(gesture, letters)
-    return gesture if reason is None else Rejection(start, identifier, reason)

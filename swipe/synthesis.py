@@ -7,6 +7,7 @@ about people.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -25,10 +26,23 @@ SAMPLE_MS: Final = 16.0
 def synthesize(
     layout: Layout, lexicon: Lexicon, count: int, *, seed: int = 0, first_writer: int = 0
 ) -> Corpus:
-    """Generate `count` swipes; words are drawn with probability proportional to sqrt(frequency).
+    """The swipes of `generate` in memory.
+
+    Raises:
+        DataError: see `generate`.
+    """
+    swipes = tuple(generate(layout, lexicon, count, seed=seed, first_writer=first_writer))
+    return Corpus(f"{SYNTHETIC} ({len(swipes):,} swipes, seed {seed})", swipes)
+
+
+def generate(
+    layout: Layout, lexicon: Lexicon, count: int, *, seed: int = 0, first_writer: int = 0
+) -> Iterator[Gesture]:
+    """Yield `count` swipes; words are drawn with probability proportional to sqrt(frequency).
 
     The square root keeps rare words in view; plain frequencies would make half of all swipes the
     fifty commonest words. Each synthetic writer has an own speed, overshoot and aiming error.
+    Only the draws are held in memory, eight bytes a swipe.
 
     Args:
         layout: the keyboard to swipe on.
@@ -55,19 +69,21 @@ def synthesize(
     rng = np.random.default_rng([seed, first_writer])
     weight = np.exp(0.5 * lexicon.log_prob[usable].astype(np.float64))
     draws = rng.choice(usable, size=count, p=weight / weight.sum())
-    gestures: list[Gesture] = []
-    for number, index in enumerate(draws):
-        writer = first_writer + number // SWIPES_PER_WRITER
-        gesture = Gesture(
-            id=f"synthetic-{seed}-{first_writer}-{number}",
-            word=lexicon.words[int(index)],
-            points=_swipe(layout.path(lexicon.words[int(index)]), rng, writer),
-            writer=f"synthetic-{writer}",
-            source=SYNTHETIC,
-        )
-        if defect(gesture, layout.letters) is None:
-            gestures.append(gesture)
-    return Corpus(f"synthetic ({len(gestures):,} swipes, seed {seed})", tuple(gestures))
+
+    def swipes() -> Iterator[Gesture]:
+        for number, index in enumerate(draws):
+            writer = first_writer + number // SWIPES_PER_WRITER
+            gesture = Gesture(
+                id=f"synthetic-{seed}-{first_writer}-{number}",
+                word=lexicon.words[int(index)],
+                points=_swipe(layout.path(lexicon.words[int(index)]), rng, writer),
+                writer=f"synthetic-{writer}",
+                source=SYNTHETIC,
+            )
+            if defect(gesture, layout.letters) is None:
+                yield gesture
+
+    return swipes()
 
 
 def _swipe(path: NDArray[np.float64], rng: np.random.Generator, writer: int) -> NDArray[np.float32]:

@@ -148,7 +148,7 @@ def evaluate_checkpoint(
     layout = Layout.from_contract(checkpoint.contract)
     if data is not None:
         corpus = load_corpus(data, layout)
-        gestures, label = list(corpus.gestures), corpus.summary()
+        gestures, label = corpus.gestures, corpus.summary()
     else:
         fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
         own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from swipe.contract import ModelContract
@@ -22,6 +21,7 @@ from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words, predict
 from train.models import build_model
 from train.picture import draw_swipes
+from train.stream import TrainingRows, row_groups
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
 
@@ -43,14 +43,12 @@ class SwipeTask:
         self._source = data.source
         self.model = build_model(self._spec)
         self._keys = layout.centers.astype(np.float32)
-        self._trajectories = trajectories(data.train)
-        self._ids = [g.id for g in data.train]
-        self._targets, self._lengths = _encode([g.word for g in data.train], layout.letters)
+        self._rows = TrainingRows(row_groups(data.train, layout.letters), config.seed)
         self._dev = sample(data.dev, config.evaluation.swipes, config.seed)
         self._dev_features = np.clip(trajectories(self._dev), 0.0, 1.0)
         self._lexicon = load_lexicon(config.evaluation.lexicon)
-        self._size = min(config.optimizer.batch_size, len(self._ids))
-        self._batches_per_epoch = max(1, len(self._ids) // self._size)
+        self._size = min(config.optimizer.batch_size, len(self._rows))
+        self._batches_per_epoch = max(1, len(self._rows) // self._size)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -63,20 +61,19 @@ class SwipeTask:
         return Alphabet(self._contract.alphabet, self._contract.blank)
 
     def batch(self, index: int) -> Batch:
-        """Batch `index`: epoch order from (seed, epoch), augmentation from (seed, index)."""
+        """Batch `index` of the run: rows from (seed, epoch), augmentation from (seed, index)."""
         epoch, position = divmod(index, self._batches_per_epoch)
-        order = np.random.default_rng([self._config.seed, epoch]).permutation(len(self._ids))
-        rows = order[position * self._size : (position + 1) * self._size]
+        rows = self._rows.rows(epoch, position * self._size, (position + 1) * self._size)
         rng = np.random.default_rng([self._config.seed, 1, index])
-        moved, keys = augment(self._trajectories[rows], self._keys, self._config.augment, rng)
+        moved, keys = augment(rows.trajectories, self._keys, self._config.augment, rng)
         return Batch(
             {
                 "features": torch.from_numpy(np.clip(moved, 0.0, 1.0)),
                 "keys": torch.from_numpy(keys),
-                "targets": torch.from_numpy(self._targets[rows]),
-                "lengths": torch.from_numpy(self._lengths[rows]),
+                "targets": torch.from_numpy(rows.targets),
+                "lengths": torch.from_numpy(rows.lengths),
             },
-            [self._ids[row] for row in rows],
+            rows.ids,
         )
 
     def logits(self, batch: Batch) -> Tensor:
@@ -145,12 +142,3 @@ class SwipeTask:
         """The model as it is now."""
         tensors = copy_tensors(self.model)
         return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)
-
-
-def _encode(words: list[str], letters: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Words -> (class indices int64[B, L] padded with 0, lengths int64[B])."""
-    lengths = np.array([len(word) for word in words], dtype=np.int64)
-    targets = np.zeros((len(words), int(lengths.max())), dtype=np.int64)
-    for row, word in enumerate(words):
-        targets[row, : len(word)] = [letters.index(c) for c in word]
-    return targets, lengths
