@@ -240,7 +240,7 @@ def test_resuming_with_other_settings_is_refused_not_ignored(
         (["--data", "bad.jsonl"], ["2 rows rejected", "not JSON"]),
         (["--data", "damaged.jsonl.gz"], ["damaged.jsonl.gz"]),
         (["--data", "data.csv"], ["data.csv"]),
-        (["--data", "."], ["no data file"]),
+        (["--data", "."], ["no prepared corpus"]),
         (["--data", "synthetic:many"], ["'many'"]),
         (["--data", "synthetic:0"], ["0 synthetic swipes"]),
         (["--data", "synthetic:30"], ["too few writers"]),
