@@ -412,7 +412,7 @@ def test_l4_tensors_of_another_architecture_are_refused(
     path = tmp_path / "best.safetensors"
     path.write_bytes(honest)
     made = load_checkpoint(path)
-    save_checkpoint(replace(made, spec=replace(made.spec, channels=16)), path)
+    save_checkpoint(replace(made, spec=made.spec.model_copy(update={"channels": 16})), path)
     done = swipe_train("eval", "--checkpoint", str(path), "--data", "synthetic:50")
     assert done.code == 3
     assert "do not fit the recorded architecture" in done.err
