@@ -8,7 +8,7 @@ memory, leaves parameters, buffers and optimizer bit for bit as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -61,12 +61,11 @@ class Outcome:
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Stepper:
-    """What stays the same from step to step.
+    """Takes the steps of one run.
 
-    Attributes:
-        task: model, batches and loss.
+    Args:
+        task: model, batches and loss; the model keeps its parameters and buffers from here on.
         optimizer: what updates the model's parameters.
         clip_norm: the gradients' norm is clipped to this.
         seed: of what is random inside the model.
@@ -77,23 +76,31 @@ class Stepper:
             processes it may not: the others wait inside the forward pass.
     """
 
-    task: Task
-    optimizer: torch.optim.Optimizer
-    clip_norm: float
-    seed: int = 0
-    device: torch.device = CPU
-    precision: torch.dtype = torch.float32
-    ranks: Ranks = ALONE
-    contain: bool = True
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float,
+        *,
+        seed: int = 0,
+        device: torch.device = CPU,
+        precision: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
+        contain: bool = True,
+    ) -> None:
+        self.task, self.optimizer, self.clip_norm, self.seed = task, optimizer, clip_norm, seed
+        self.device, self.precision, self.ranks, self.contain = device, precision, ranks, contain
+        # Walking through the modules at every step would be a third of what the checks cost.
+        self._parameters = dict(task.model.named_parameters())
+        self._buffers = dict(task.model.named_buffers())
+        self._kept_buffers, self._kept_state = _Copies(), _Copies()
 
     def step(self, batches: Sequence[int]) -> Outcome:
         """Accumulate the gradients of `batches`, average them over all processes, and update."""
-        buffers = list(self.task.model.buffers())
-        kept = [b.clone() for b in buffers]
+        self._kept_buffers.take(list(self._buffers.values()))
         outcome = self._step(batches)
         if outcome.problem is not None:
-            for buffer, before in zip(buffers, kept, strict=True):
-                buffer.copy_(before)
+            self._kept_buffers.put_back()
         return outcome
 
     def _step(self, batches: Sequence[int]) -> Outcome:
@@ -104,25 +111,22 @@ class Stepper:
             problem = self._gradients(number, len(batches), losses, rows)
             if problem is not None:
                 return self._refused(problem, batches, rows)
-        parameters = list(self.task.model.parameters())
+        parameters = list(self._parameters.values())
         self.ranks.mean_gradients(parameters)
-        named = self.task.model.named_parameters()
-        gradients = {name: p.grad for name, p in named if p.grad is not None}
+        gradients = {n: p.grad for n, p in self._parameters.items() if p.grad is not None}
         total = nn.utils.get_total_norm(gradients.values())
         if not math.isfinite(norm := float(total)):
             tensor, what = culprit(gradients)
             cause = f"gradient norm is {norm}, {tensor}: {what}"
             return self._refused(Problem("not finite", cause, tensor), batches, rows)
         nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, total)
-        before = _snapshot(parameters, self.optimizer)
+        moments = _moments(self.optimizer)
+        self._kept_state.take([*(p.data for p in parameters), *moments])
         self.optimizer.step()
-        if not all_finite([*parameters, *self.task.model.buffers()]):
-            state = {
-                **dict(self.task.model.named_parameters()),
-                **dict(self.task.model.named_buffers()),
-            }
-            tensor, what = culprit(state)
-            _restore(before, self.optimizer)
+        if not all_finite([*parameters, *self._buffers.values()]):
+            tensor, what = culprit({**self._parameters, **self._buffers})
+            self._kept_state.put_back()
+            _forget_new_moments(self.optimizer, moments)
             problem = Problem("not finite", f"update, {tensor}: {what}", tensor)
             return self._refused(problem, batches, rows)
         loss = self.ranks.mean(math.fsum(losses) / len(losses))
@@ -146,7 +150,7 @@ class Stepper:
             return shared
         assert batch is not None
         # What is random inside the model is a function of the batch's number, as the batch is.
-        torch.manual_seed(self.seed + number)
+        _seed(self.seed + number, self.device)
         try:
             batch = batch.to(self.device)
             with torch.autocast(
@@ -209,22 +213,48 @@ def _bad_values(batch: Batch) -> Problem | None:
     return None if found is None else Problem("not finite", f"batch, {found}", found.name)
 
 
-def _snapshot(
-    parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[tuple[Tensor, Tensor]]:
-    """Copies of what an update changes: parameters and optimizer moments."""
-    live: list[Tensor] = [p.data for p in parameters]
-    for state in optimizer.state.values():
-        live.extend(v for v in state.values() if isinstance(v, Tensor))
-    return [(t, t.clone()) for t in live]
+def _seed(number: int, device: torch.device) -> None:
+    """Seed what a model on `device` draws from.
+
+    `torch.manual_seed` also seeds devices that are not there, which takes longer than all checks.
+    """
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
 
 
-def _restore(before: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
-    for live, copy in before:
-        live.copy_(copy)
-    known = {id(live) for live, _ in before}
-    # A first step creates moments that the snapshot could not know: start those over.
+class _Copies:
+    """Copies of tensors, in memory that is used again at every step."""
+
+    def __init__(self) -> None:
+        self._live: list[Tensor] = []
+        self._copies: list[Tensor] = []
+
+    def take(self, live: list[Tensor]) -> None:
+        """Copy `live`."""
+        if [t.shape for t in live] == [t.shape for t in self._copies]:
+            torch._foreach_copy_(self._copies, live)
+        else:
+            self._copies = [t.clone() for t in live]
+        self._live = live
+
+    def put_back(self) -> None:
+        """Let the tensors be what they were when they were copied."""
+        for tensor, copy in zip(self._live, self._copies, strict=True):
+            tensor.copy_(copy)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    states = optimizer.state.values()
+    return [v for state in states for v in state.values() if isinstance(v, Tensor)]
+
+
+def _forget_new_moments(optimizer: torch.optim.Optimizer, known: list[Tensor]) -> None:
+    """A first step creates moments that were not there to be copied: start those over."""
+    kept = {id(tensor) for tensor in known}
     for parameter in list(optimizer.state):
         values = optimizer.state[parameter].values()
-        if any(isinstance(v, Tensor) and id(v) not in known for v in values):
+        if any(isinstance(v, Tensor) and id(v) not in kept for v in values):
             del optimizer.state[parameter]
