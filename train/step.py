@@ -234,7 +234,7 @@ class _Copies:
 
     def take(self, live: list[Tensor]) -> None:
         """Copy `live`."""
-        if [t.shape for t in live] == [t.shape for t in self._copies]:
+        if live and [t.shape for t in live] == [t.shape for t in self._copies]:
             torch._foreach_copy_(self._copies, live)
         else:
             self._copies = [t.clone() for t in live]
