@@ -91,7 +91,7 @@ def main() -> None:
             observe,
             resume=settings.get("resume", False),
             # Only the last rank is asked to stop: all must.
-            stop=lambda: ranks.rank == ranks.world - 1 and here.step + 1 == settings.get("stop"),
+            stop=lambda: ranks.rank == ranks.world - 1 and here.step == settings.get("stop"),
             ranks=ranks,
         )
     print(json.dumps({"rank": ranks.rank, "taken": progress.taken, "skipped": progress.skipped}))
