@@ -218,7 +218,7 @@ class _Run:
         """Score the model, write ``last``, and ``best`` when the score is sane and better."""
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
-        score = self.ranks.from_first(task.evaluate() if self.ranks.first else None)
+        score = self.ranks.from_first(task.evaluate().recorded() if self.ranks.first else None)
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
         sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD

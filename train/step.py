@@ -159,7 +159,7 @@ class Stepper:
                 loss = self.task.loss(batch)
             if not math.isfinite(value := float(loss.detach())):
                 problem = Problem("not finite", f"loss is {value}")
-        except (*_MISFITS, NonFiniteError) as error:
+        except (*_MISFITS, DataError, NonFiniteError) as error:
             if not self.contain:
                 raise
             problem = _misfit(error)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from swipe.errors import DataError
 from train.config import LoopConfig
 from train.finite import all_finite, culprit, find_nonfinite
 from train.preflight.check import Check
@@ -31,7 +32,7 @@ def check_batch(task: Task) -> tuple[Batch | None, Check]:
     name = "a batch of real data"
     try:
         batch, again = task.batch(0), task.batch(0)
-    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+    except (RuntimeError, ValueError, IndexError, MemoryError, DataError) as error:
         return None, Check(name, False, f"batch 0 cannot be made: {error}", "mend the data code")
     shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in batch.tensors.items())
     counts = {len(t) for t in batch.tensors.values()} | {len(batch.row_ids)}
