@@ -25,7 +25,7 @@ class WatchedTask:
     """Least squares with BatchNorm and dropout: everything that a step could leave changed.
 
     `plan` maps a batch number to what happens to that batch's loss; it may raise. `scores` are
-    given out in turn by `evaluate`, and numbers that rise when there are none.
+    given out in turn by `evaluate`; without them, the score is the number of the latest step.
     """
 
     batches_per_epoch = 1000
@@ -40,7 +40,6 @@ class WatchedTask:
         self.plan = dict(plan or {})
         self.scores = iter(scores) if scores is not None else None
         self.number = -1
-        self.evaluated = 0
 
     def batch(self, index: int) -> Batch:
         self.number = index
@@ -53,10 +52,9 @@ class WatchedTask:
         return self.plan[self.number](loss) if self.number in self.plan else loss
 
     def evaluate(self) -> Score:
-        self.evaluated += 1
         self.model.eval()
-        value = float(self.evaluated) if self.scores is None else next(self.scores)
-        return Score(value, {"evaluation": self.evaluated}, f"score {value}")
+        value = float(self.number + 1) if self.scores is None else next(self.scores)
+        return Score(value, {"batch": self.number}, f"score {value}")
 
     def checkpoint(self, step: int, score: Score) -> ModelCheckpoint:
         return ModelCheckpoint("tests:watched", {}, copy_tensors(self.model), step, score.metrics)
