@@ -67,7 +67,7 @@ def fit(
     """
     run = _Run(task, config, folder, ranks, resume=resume)
     progress = run.progress
-    evaluated = math.floor(progress.fraction * config.evaluation.times)
+    evaluated = _evaluations(config, progress)
     earlier, started = progress.seconds, time.monotonic()
     saved = started
     try:
@@ -80,7 +80,7 @@ def fit(
             )
             progress.fraction = _fraction(config, progress)
 
-            due = math.floor(progress.fraction * config.evaluation.times)
+            due = _evaluations(config, progress)
             if due > evaluated:
                 evaluated = due
                 run.evaluate()
@@ -276,3 +276,11 @@ def _fraction(config: LoopConfig, progress: Progress) -> float:
     if config.length.steps:
         return min(1.0, progress.step / config.length.steps)
     return min(1.0, progress.seconds / (60.0 * config.length.minutes))
+
+
+def _evaluations(config: LoopConfig, progress: Progress) -> int:
+    """How many evaluations there should have been by now."""
+    times, steps = config.evaluation.times, config.length.steps
+    if steps:  # in integers: 29 / 100 * 100 is less than 29
+        return min(times, progress.step * times // steps)
+    return math.floor(progress.fraction * times)
