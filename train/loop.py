@@ -18,6 +18,7 @@ import torch
 from swipe.errors import GateError, MissingError, NonFiniteError
 from train.checkpoint import copy_tensors, save_checkpoint
 from train.config import LoopConfig
+from train.diagnosis import FILE as DIAGNOSIS
 from train.diagnosis import History, write_diagnosis
 from train.distributed import ALONE, Ranks
 from train.finite import ABSURD
@@ -120,7 +121,12 @@ class _Run:
             lr=config.optimizer.learning_rate,
             weight_decay=config.optimizer.weight_decay,
         )
-        if resume and (folder / STATE).is_file():
+        resume = resume and (folder / STATE).is_file()
+        if ranks.first:
+            # What an earlier run left must neither be gone back to nor be read as this one's.
+            for name in [DIAGNOSIS, *([] if resume else [GOOD])]:
+                (folder / name).unlink(missing_ok=True)
+        if resume:
             load_state(folder / STATE, task.model, self.optimizer, self.progress)
             # A kill may have come between writing the state of an evaluation and marking it.
             if ranks.first and self.progress.taken_at_good == self.progress.taken > 0:
