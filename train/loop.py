@@ -217,6 +217,8 @@ class _Run:
             self.optimizer.state.clear()
         progress.rollbacks += 1
         progress.skipped_in_a_row = progress.skipped_in_epoch = 0
+        # The average of steps that were undone says nothing of the weights that are back.
+        progress.loss = math.nan
         progress.taken_at_good = progress.taken
         self.journal.event(progress.step, "rollback", reason=reason)
 
