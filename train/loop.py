@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -227,6 +228,8 @@ class _Run:
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
         score = self.ranks.from_first(task.evaluate() if self.ranks.first else None)
+        # A number of numpy's or torch's own cannot be recorded.
+        score = replace(score, value=float(score.value))
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
         sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
