@@ -1,202 +1,110 @@
-"""What a run writes down: each step once, whatever happened to it, in files others can read."""
+"""What a run writes down: each step once, whatever was killed; TensorBoard read back."""
 
 from __future__ import annotations
 
-import builtins
 import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from watched_task import (
-    Sabotage,
-    Stopped,
-    WatchedTask,
-    ignore,
-    lines,
-    nan,
-    settings,
-    stop_at,
-)
+from linear_task import LinearTask, settings
+from torch import Tensor
 
-from swipe.errors import UsageError
-from train.config import Record
-from train.journal import Journal, tensorboard_is_installed
+from train.journal import METRICS, SKIPPED, TENSORBOARD, Journal
 from train.loop import fit
 from train.progress import Progress
 from train.step import Problem
 
-# Steps 5 and 6 are skipped and the run goes back; 4 and 9 explode.
-GUARD = {"max_skips_in_a_row": 2}
-PLAN: dict[int, Sabotage] = {
-    4: lambda loss: loss * 1e6,
-    5: nan,
-    6: nan,
-    9: lambda loss: loss * 1e6,
-}
+RECORD = settings().record
 
 
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` without what differs from run to run."""
-    changing = ("samples_per_second", "peak_memory_bytes")
-    return [{k: v for k, v in row.items() if k not in changing} for row in rows]
+def steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of `PLAN`, uninterrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert fit(WatchedTask(PLAN), settings(guard=GUARD), folder, ignore).rollbacks == 1
-    return folder
+def test_every_line_is_json_that_any_reader_takes(tmp_path: Path) -> None:
+    """NaN is not JSON: before the first finite step there is no loss, and that is null."""
+    plan = {0: lambda loss: loss * math.nan}
+    fit(LinearTask(plan), settings(), tmp_path, lambda _: None)
+
+    def refuse(text: str) -> float:
+        raise ValueError(text)
+
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    rows = [json.loads(line, parse_constant=refuse) for line in lines]
+    first = rows[0]
+    assert first["loss"] is None
+    assert (first["skipped"], first["skipped_share"]) == (1, 1.0)
+    evaluations = [row for row in rows if "score" in row]
+    assert [row["step"] for row in evaluations] == [4, 8, 12]
+    assert all(row["peak_memory_bytes"] > 2**20 for row in evaluations)
+    assert {"loss", "learning_rate", "gradient_norm", "samples_per_second"} <= first.keys()
 
 
-@pytest.mark.parametrize("stops", [[5], [6], [7], [8], [10], [5, 6, 7, 10]], ids=str)
-def test_l1_every_line_stands_there_once_after_kills(
-    tmp_path: Path, whole: Path, stops: list[int]
-) -> None:
-    """Killed without a chance to save: the steps since the last evaluation are repeated."""
-    config = settings(guard=GUARD)
-    for number, stop in enumerate(stops):
-        with pytest.raises(Stopped):
-            fit(WatchedTask(PLAN), config, tmp_path, stop_at(stop), resume=number > 0)
-    fit(WatchedTask(PLAN), settings(guard=GUARD), tmp_path, ignore, resume=True)
-    for name in ("metrics.jsonl", "skipped.jsonl"):
-        assert timeless(lines(tmp_path / name)) == timeless(lines(whole / name)), name
+def test_a_line_is_written_every_so_often(tmp_path: Path) -> None:
+    fit(LinearTask(), settings(record={"every": 5, "tensorboard": False}), tmp_path, lambda _: None)
+    assert steps(tmp_path / METRICS) == [4, 5, 8, 10, 12]
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.jsonl"])
-@pytest.mark.parametrize("cut", [1, 2, 20])
-def test_a_line_that_was_cut_off_is_dropped(
-    tmp_path: Path, whole: Path, name: str, cut: int
-) -> None:
-    with pytest.raises(Stopped):
-        fit(WatchedTask(PLAN), settings(guard=GUARD), tmp_path, stop_at(7))
-    path = tmp_path / name
-    path.write_bytes(path.read_bytes()[:-cut])
-    fit(WatchedTask(PLAN), settings(guard=GUARD), tmp_path, ignore, resume=True)
-    assert timeless(lines(path)) == timeless(lines(whole / name))
+def test_steps_that_will_be_repeated_are_dropped_first(tmp_path: Path) -> None:
+    """As after a kill: lines beyond the state, the last one cut off in the middle."""
+    for name in (METRICS, SKIPPED):
+        lines = [json.dumps({"step": step, "rows": []}) for step in range(1, 9)]
+        (tmp_path / name).write_text("\n".join(lines) + '\n{"step": 9, "lo')
+    Journal(tmp_path, RECORD, start=5).close()
+    # A metric of step 5 was written after it, a skip of step 5 before it was counted.
+    assert steps(tmp_path / METRICS) == [1, 2, 3, 4, 5]
+    assert steps(tmp_path / SKIPPED) == [1, 2, 3, 4]
 
 
-def test_the_lines_of_a_run_say_what_happened(whole: Path) -> None:
-    rows = lines(whole / "metrics.jsonl")
-    steps = [row["step"] for row in rows if "gradient_norm" in row and "event" not in row]
-    assert steps == list(range(1, 13))
-    events = [(row["event"], row["step"]) for row in rows if "event" in row]
-    assert events == [("explosion", 4), ("rollback", 6), ("explosion", 9)]
-    scored = [row for row in rows if "score" in row]
-    assert [row["step"] for row in scored] == [4, 8, 12]
-    assert all(row["peak_memory_bytes"] > 2**20 for row in scored)
-    assert [row["step"] for row in lines(whole / "skipped.jsonl")] == [5, 6]
+def test_a_new_run_in_an_old_folder_starts_with_empty_records(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"step": 3}\n')
+    Journal(tmp_path, RECORD).close()
+    assert steps(tmp_path / METRICS) == []
 
 
-def test_a_step_between_two_lines_is_not_written(tmp_path: Path) -> None:
-    fit(WatchedTask(), settings(record={"every": 5, "tensorboard": False}), tmp_path, ignore)
-    rows = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
-    assert [row["step"] for row in rows] == [5, 10]
-
-
-def test_no_loss_is_null_and_not_zero(tmp_path: Path) -> None:
-    fit(WatchedTask({0: nan}), settings(), tmp_path, ignore)
-    text = (tmp_path / "metrics.jsonl").read_text()
-    assert "NaN" not in text
-    assert json.loads(text.splitlines()[0])["loss"] is None
-
-
-def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    journal = Journal(None, Record())
-    journal.event(1, "rollback")
-    journal.skipped(1, Problem("not finite", "loss is nan"))
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    journal = Journal(None, RECORD)
     journal.step(Progress(step=10))
+    journal.skipped(3, Problem("not finite", "-"))
+    journal.event(3, "rollback")
     journal.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UsageError, match=r"cannot write .*metrics\.jsonl") as caught:
-        fit(WatchedTask(), settings(), tmp_path, ignore)
-    assert "--resume" in caught.value.fix
-
-
-# TensorBoard.
-
-
-class DrawnTask(WatchedTask):
-    """A task that can be looked at."""
-
-    def figure(self) -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1, 1))
-        figure.subplots().plot([0, 1])
-        return figure
-
-
-def events(folder: Path) -> Any:
-    """What TensorBoard would show of the run in `folder`."""
+def test_tensorboard_gets_scalars_and_histograms(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(
-        str(folder / "tensorboard"), size_guidance={"images": 0, "histograms": 0}
-    )
-    return read.Reload()
+    config = settings(record={"every": 1, "tensorboard": True})
+    fit(LinearTask(), config, tmp_path, lambda _: None)
+    events = EventAccumulator(str(tmp_path / TENSORBOARD))
+    events.Reload()
+    assert len(events.Scalars("train/loss")) == 12
+    assert [event.step for event in events.Scalars("dev/score")] == [4, 8, 12]
+    assert all(math.isfinite(event.value) for event in events.Scalars("train/gradient_norm"))
+    histograms = events.Tags()["histograms"]
+    assert {"weights/0.weight", "gradients/0.weight"} <= set(histograms)
 
 
-BOARD = {"tensorboard": True, "every": 1}
+@pytest.fixture
+def without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
-@pytest.mark.slow
-def test_l1_tensorboard_shows_scalars_histograms_and_the_picture(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    task = DrawnTask({3: nan})
-    fit(task, settings(record=BOARD), tmp_path, ignore)
-    shown = events(tmp_path)
-    tags = shown.Tags()
-    names = ("loss", "learning_rate", "gradient_norm", "skipped", "skipped_share")
-    assert {f"train/{name}" for name in names} < set(tags["scalars"])
-    assert {"dev/score", "dev/best", "dev/peak_memory_bytes"} < set(tags["scalars"])
-    assert [e.step for e in shown.Scalars("train/gradient_norm")] == list(range(1, 13))
-    assert shown.Scalars("train/skipped_share")[-1].value == pytest.approx(1 / 12)
-    for name, _ in task.model.named_parameters():
-        assert [e.step for e in shown.Histograms(f"weights/{name}")] == [4, 8, 12]
-        # Batch 3 was skipped: there are no gradients to show after step 4.
-        assert [e.step for e in shown.Histograms(f"gradients/{name}")] == [8, 12]
-    (width, height) = (shown.Images("dev/samples")[0].width, shown.Images("dev/samples")[0].height)
-    assert (width, height) == (100, 100)
-    assert [e.step for e in shown.Images("dev/samples")] == [4, 8, 12]
+@pytest.mark.usefixtures("without_tensorboard")
+def test_without_tensorboard_the_run_is_the_same(tmp_path: Path) -> None:
+    config = settings(record={"every": 1, "tensorboard": True})
+    assert fit(LinearTask(), config, tmp_path, lambda _: None).taken == 12
+    assert not (tmp_path / TENSORBOARD).exists()
+    assert len(steps(tmp_path / METRICS)) == 15
 
 
-@pytest.mark.slow
-def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    with pytest.raises(Stopped):
-        fit(WatchedTask(), settings(record=BOARD), tmp_path, stop_at(7))
-    fit(WatchedTask(), settings(record=BOARD), tmp_path, ignore, resume=True)
-    shown = events(tmp_path)
-    assert [e.step for e in shown.Scalars("train/loss")] == list(range(1, 13))
+def test_gradients_of_a_step_that_was_not_taken_are_in_no_histogram(tmp_path: Path) -> None:
+    """A histogram of NaN would be an error of its own, at the worst moment."""
 
+    def nan(loss: Tensor) -> Tensor:
+        return loss * math.nan
 
-def test_without_tensorboard_a_run_works_and_its_figures_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    for name in list(sys.modules):
-        if "tensorboard" in name:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", missing)
-    assert not tensorboard_is_installed()
-    progress = fit(WatchedTask(), settings(record=BOARD), tmp_path, ignore)
-    assert progress.step == 12
-    assert not (tmp_path / "tensorboard").exists()
-    rows = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
-    assert all(math.isfinite(row["loss"]) for row in rows)
-    assert len(rows) == 12
+    config = settings(record={"every": 1, "tensorboard": True})
+    assert fit(LinearTask({3: nan}), config, tmp_path, lambda _: None).skipped == 1
