@@ -140,18 +140,22 @@ def check_contracts(task: Contracted, batch: Batch) -> Check:
 def restoring(model: nn.Module) -> Iterator[None]:
     """Put parameters, buffers and mode back when done."""
     kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    # Those that no checkpoint holds change in a forward pass as others do.
+    buffers = {name: t.detach().clone() for name, t in model.named_buffers()}
     training = model.training
     try:
         yield
     finally:
         model.load_state_dict(kept)
+        for name, buffer in model.named_buffers():
+            buffer.data = buffers.get(name, buffer.data)
         model.zero_grad(set_to_none=True)
         model.train(training)
 
 
 @contextmanager
 def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """A function that says which layer was entered last and not left, and with what shapes."""
+    """A function that says which module was entered last and not left, and with what shapes."""
     entered: list[str] = []
 
     def enter(name: str) -> Any:
