@@ -170,11 +170,10 @@ def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
 
     hooks = []
     for name, module in model.named_modules():
-        if not list(module.children()):
-            hooks += [
-                module.register_forward_pre_hook(enter(name)),
-                module.register_forward_hook(leave),
-            ]
+        hooks += [
+            module.register_forward_pre_hook(enter(name or "the model")),
+            module.register_forward_hook(leave),
+        ]
     try:
         yield lambda: entered[-1] if entered else ""
     finally:
