@@ -18,6 +18,7 @@ import torch
 from swipe.errors import GateError, MissingError, NonFiniteError
 from train.checkpoint import copy_tensors, save_checkpoint
 from train.config import LoopConfig
+from train.diagnosis import FILE as DIAGNOSIS
 from train.diagnosis import History, write_diagnosis
 from train.distributed import ALONE, Ranks
 from train.finite import ABSURD
@@ -67,7 +68,7 @@ def fit(
     """
     run = _Run(task, config, folder, ranks, resume=resume)
     progress = run.progress
-    evaluated = math.floor(progress.fraction * config.evaluation.times)
+    evaluated = _evaluations(config, progress)
     earlier, started = progress.seconds, time.monotonic()
     saved = started
     try:
@@ -80,12 +81,12 @@ def fit(
             )
             progress.fraction = _fraction(config, progress)
 
-            due = math.floor(progress.fraction * config.evaluation.times)
+            due = _evaluations(config, progress)
             if due > evaluated:
                 evaluated = due
-                run.evaluate()
+                good = run.evaluate()
                 progress.seconds = ranks.largest([earlier + time.monotonic() - started])[0]
-                run.save(good=True)
+                run.save(good=good)
                 saved = time.monotonic()
             elif unsaved > 60.0 * config.record.save_minutes:
                 run.save()
@@ -120,7 +121,12 @@ class _Run:
             lr=config.optimizer.learning_rate,
             weight_decay=config.optimizer.weight_decay,
         )
-        if resume and (folder / STATE).is_file():
+        resume = resume and (folder / STATE).is_file()
+        if ranks.first:
+            # What an earlier run left must neither be gone back to nor be read as this one's.
+            for name in [DIAGNOSIS, *([] if resume else [GOOD])]:
+                (folder / name).unlink(missing_ok=True)
+        if resume:
             load_state(folder / STATE, task.model, self.optimizer, self.progress)
             # A kill may have come between writing the state of an evaluation and marking it.
             if ranks.first and self.progress.taken_at_good == self.progress.taken > 0:
@@ -211,18 +217,25 @@ class _Run:
             self.optimizer.state.clear()
         progress.rollbacks += 1
         progress.skipped_in_a_row = progress.skipped_in_epoch = 0
+        # The average of steps that were undone says nothing of the weights that are back.
+        progress.loss = math.nan
         progress.taken_at_good = progress.taken
         self.journal.event(progress.step, "rollback", reason=reason)
 
-    def evaluate(self) -> None:
-        """Score the model, write ``last``, and ``best`` when the score is sane and better."""
+    def evaluate(self) -> bool:
+        """Score the model, write ``last``, and ``best`` when the score is sane and better.
+
+        Returns:
+            Whether this is a state to go back to: sane, and not in the middle of skipped steps,
+            which going back to it could not mend.
+        """
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
         score = self.ranks.from_first(task.evaluate().recorded() if self.ranks.first else None)
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
         sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
-        better = sane and score.value > progress.best
+        better = sane and progress.taken > 0 and score.value > progress.best
         progress.best = score.value if better else progress.best
         progress.history.append(
             {
@@ -238,6 +251,7 @@ class _Run:
                 save_checkpoint(checkpoint, self.folder / "best.safetensors")
             save_checkpoint(checkpoint, self.folder / "last.safetensors")
             self.journal.evaluation(progress, task)
+        return sane and progress.skipped_in_a_row == 0
 
     def save(self, *, good: bool = False) -> None:
         """Write the state to resume from; a `good` one is also what a rollback goes back to."""
@@ -276,3 +290,11 @@ def _fraction(config: LoopConfig, progress: Progress) -> float:
     if config.length.steps:
         return min(1.0, progress.step / config.length.steps)
     return min(1.0, progress.seconds / (60.0 * config.length.minutes))
+
+
+def _evaluations(config: LoopConfig, progress: Progress) -> int:
+    """How many evaluations there should have been by now."""
+    times, steps = config.evaluation.times, config.length.steps
+    if steps:  # in integers: 29 / 100 * 100 is less than 29
+        return min(times, progress.step * times // steps)
+    return math.floor(progress.fraction * times)

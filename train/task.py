@@ -61,8 +61,8 @@ class Score:
     summary: str
 
     def recorded(self) -> Score:
-        """The same with null for every metric that is NaN or Inf, which no record may hold."""
-        return Score(self.value, _null_for_nonfinite(self.metrics), self.summary)
+        """The same as JSON takes it: null for metrics that are NaN or Inf, Python's own numbers."""
+        return Score(float(self.value), _null_for_nonfinite(self.metrics), self.summary)
 
 
 def _null_for_nonfinite(value: Any) -> Any:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from swipe.errors import DataError
 from train.ctc import frames_needed
-from train.preflight.check import Check
+from train.preflight.check import Check, said
+from train.step import REFUSALS
 from train.task import Batch, CtcTask, Task
 
 BATCHES: Final = 20
@@ -30,9 +31,13 @@ def check_labels(task: _Trained) -> Iterator[Check]:
     alphabet = task.alphabet
     started, seen, wrong, infeasible = time.monotonic(), 0, "", list[str]()
     for number in range(min(BATCHES, task.batches_per_epoch)):
-        batch = task.batch(number)
-        targets, lengths = batch.tensors["targets"], batch.tensors["lengths"]
-        tight = frames_needed(targets, lengths) > task.frames(batch)
+        try:
+            batch = task.batch(number)
+            targets, lengths = batch.tensors["targets"], batch.tensors["lengths"]
+            tight = frames_needed(targets, lengths) > task.frames(batch)
+        except REFUSALS as error:
+            wrong = wrong or f"batch {number} cannot be read: {said(error)}"
+            break
         infeasible += [row for row, bad in zip(batch.row_ids, tight.tolist(), strict=True) if bad]
         rows = zip(targets.tolist(), lengths.tolist(), strict=True)
         for row_id, (row, length) in zip(batch.row_ids, rows, strict=True):
@@ -49,7 +54,9 @@ def check_labels(task: _Trained) -> Iterator[Check]:
         "labels round-trip through the alphabet",
         not wrong,
         wrong or f"{seen:,} labels over {alphabet.classes} classes, blank {alphabet.blank}",
-        "encode the labels with the task's own Alphabet; padding is not a class" if wrong else "",
+        "mend that batch, or encode the labels with the task's own Alphabet; padding is not a class"
+        if wrong
+        else "",
     )
     yield Check(
         "labels fit into the frames",
@@ -60,9 +67,12 @@ def check_labels(task: _Trained) -> Iterator[Check]:
     )
 
 
-def check_frames_differ(task: CtcTask, batch: Batch) -> Check:
+def check_frames_differ(task: _Trained, batch: Batch) -> Check:
     """A model that pools over time says the same in every frame, and can spell nothing."""
+    # Dropout would let frames differ that are all the same.
+    task.model.eval()
     logits, real = _frames(task, batch)
+    task.model.train()
     count = real.sum(dim=1).clamp(min=1)[:, None]
     mean = (logits * real[..., None]).sum(dim=1) / count
     over_time = (((logits - mean[:, None]) ** 2) * real[..., None]).sum(dim=1) / count

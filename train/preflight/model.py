@@ -11,10 +11,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from swipe.errors import DataError
 from train.config import LoopConfig
 from train.finite import all_finite, culprit, find_nonfinite
-from train.preflight.check import Check
+from train.preflight.check import Check, said
+from train.step import REFUSALS
 from train.task import Batch, Contracted, Task
 
 STEPS: Final = 200
@@ -26,16 +26,18 @@ AT_LEAST: Final = 0.1
 """It has failed when the loss is not even this share of what it was. A CTC model that has only
 learned to say blank stays at about a fifth."""
 
+MEND: Final = "mend the data code, or the data"
+
 
 def check_batch(task: Task) -> tuple[Batch | None, Check]:
     """Draw batch 0 twice: it must be finite, consistent, and the same both times."""
     name = "a batch of real data"
     try:
         batch, again = task.batch(0), task.batch(0)
-    except (RuntimeError, ValueError, IndexError, MemoryError, DataError) as error:
-        return None, Check(name, False, f"batch 0 cannot be made: {error}", "mend the data code")
+    except REFUSALS as error:
+        return None, Check(name, False, f"batch 0 cannot be made: {said(error)}", MEND)
     shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in batch.tensors.items())
-    counts = {len(t) for t in batch.tensors.values()} | {len(batch.row_ids)}
+    counts = {(*t.shape, 0)[0] for t in batch.tensors.values()} | {len(batch.row_ids)}
     if len(counts) != 1 or not counts.pop():
         return None, Check(
             name,
@@ -66,12 +68,11 @@ def check_forward(task: Task, batch: Batch, config: LoopConfig) -> Check:
             loss = task.loss(batch)
             value = float(loss.detach())
             loss.backward()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
+        except REFUSALS as error:
             return Check(
                 name,
                 False,
-                f"{inside() or 'the loss'}: {first}",
+                f"{inside() or 'the loss'}: {said(error)}",
                 "let data and model take their shapes from one configuration value",
             )
     if not math.isfinite(value):
@@ -141,18 +142,22 @@ def check_contracts(task: Contracted, batch: Batch) -> Check:
 def restoring(model: nn.Module) -> Iterator[None]:
     """Put parameters, buffers and mode back when done."""
     kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    # Those that no checkpoint holds change in a forward pass as others do.
+    buffers = {name: t.detach().clone() for name, t in model.named_buffers()}
     training = model.training
     try:
         yield
     finally:
         model.load_state_dict(kept)
+        for name, buffer in model.named_buffers():
+            buffer.data = buffers.get(name, buffer.data)
         model.zero_grad(set_to_none=True)
         model.train(training)
 
 
 @contextmanager
 def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """A function that says which layer was entered last and not left, and with what shapes."""
+    """A function that says which module was entered last and not left, and with what shapes."""
     entered: list[str] = []
 
     def enter(name: str) -> Any:
@@ -167,11 +172,10 @@ def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
 
     hooks = []
     for name, module in model.named_modules():
-        if not list(module.children()):
-            hooks += [
-                module.register_forward_pre_hook(enter(name)),
-                module.register_forward_hook(leave),
-            ]
+        hooks += [
+            module.register_forward_pre_hook(enter(name or "the model")),
+            module.register_forward_hook(leave),
+        ]
     try:
         yield lambda: entered[-1] if entered else ""
     finally:
