@@ -41,14 +41,14 @@ class Journal:
         self._board: Any = None
         if folder is None:
             return
-        _keep(folder / METRICS, lambda row: row["step"] <= start)
+        # An event carries the number of the step it is part of, a figure that of the next one.
+        _keep(folder / METRICS, lambda row: row["step"] + ("event" in row) <= start)
         _keep(folder / SKIPPED, lambda row: row["step"] < start)
         if config.tensorboard and tensorboard_is_installed():
             from torch.utils.tensorboard import SummaryWriter
 
             # purge_step hides what a killed run logged beyond the state it is resumed from.
-            purge = start + 1 if start else None
-            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=purge)
+            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
 
     def step(self, progress: Progress) -> None:
         """Write one line every few steps."""
