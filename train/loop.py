@@ -18,6 +18,7 @@ import torch
 from swipe.errors import GateError, MissingError, NonFiniteError
 from train.checkpoint import copy_tensors, save_checkpoint
 from train.config import LoopConfig
+from train.diagnosis import FILE as DIAGNOSIS
 from train.diagnosis import History, write_diagnosis
 from train.distributed import ALONE, Ranks
 from train.finite import ABSURD
@@ -67,7 +68,7 @@ def fit(
     """
     run = _Run(task, config, folder, ranks, resume=resume)
     progress = run.progress
-    evaluated = math.floor(progress.fraction * config.evaluation.times)
+    evaluated = _due(config, progress)
     earlier, started = progress.seconds, time.monotonic()
     saved = started
     try:
@@ -80,12 +81,12 @@ def fit(
             )
             progress.fraction = _fraction(config, progress)
 
-            due = math.floor(progress.fraction * config.evaluation.times)
+            due = _due(config, progress)
             if due > evaluated:
                 evaluated = due
-                run.evaluate()
+                good = run.evaluate()
                 progress.seconds = ranks.largest([earlier + time.monotonic() - started])[0]
-                run.save(good=True)
+                run.save(good=good)
                 saved = time.monotonic()
             elif unsaved > 60.0 * config.record.save_minutes:
                 run.save()
@@ -122,9 +123,13 @@ class _Run:
         )
         if resume and (folder / STATE).is_file():
             load_state(folder / STATE, task.model, self.optimizer, self.progress)
-            # A kill may have come between writing the state of an evaluation and marking it.
+            # A kill may have come between writing a good state and marking it.
             if ranks.first and self.progress.taken_at_good == self.progress.taken > 0:
                 mark_good(folder)
+        elif ranks.first:
+            (folder / GOOD).unlink(missing_ok=True)  # of a run whose state was lost
+        if ranks.first:
+            (folder / DIAGNOSIS).unlink(missing_ok=True)
         ranks.require_equal(list(task.model.parameters()), "at the start")
         self.journal = Journal(
             folder if ranks.first else None, config.record, start=self.progress.step
@@ -212,17 +217,23 @@ class _Run:
         progress.rollbacks += 1
         progress.skipped_in_a_row = progress.skipped_in_epoch = 0
         progress.taken_at_good = progress.taken
+        progress.loss = math.nan  # the average was of weights that are gone
         self.journal.event(progress.step, "rollback", reason=reason)
 
-    def evaluate(self) -> None:
-        """Score the model, write ``last``, and ``best`` when the score is sane and better."""
+    def evaluate(self) -> bool:
+        """Score the model, write ``last``, and ``best`` when the score is sane and better.
+
+        Returns:
+            Whether this is a state to go back to: sane, and not in the middle of skipped steps,
+            which going back to it could not mend.
+        """
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
         score = self.ranks.from_first(task.evaluate() if self.ranks.first else None)
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
         sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
-        better = sane and score.value > progress.best
+        better = sane and progress.taken > 0 and score.value > progress.best
         progress.best = score.value if better else progress.best
         progress.history.append(
             {
@@ -238,6 +249,7 @@ class _Run:
                 save_checkpoint(checkpoint, self.folder / "best.safetensors")
             save_checkpoint(checkpoint, self.folder / "last.safetensors")
             self.journal.evaluation(progress, task)
+        return sane and progress.skipped_in_a_row == 0
 
     def save(self, *, good: bool = False) -> None:
         """Write the state to resume from; a `good` one is also what a rollback goes back to."""
@@ -270,6 +282,14 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     if not available[name]:
         raise MissingError(f"this machine has no {name} device", fix="use --set device=auto")
     return torch.device(name, ranks.local) if name == "cuda" else torch.device(name)
+
+
+def _due(config: LoopConfig, progress: Progress) -> int:
+    """How many evaluations should have been made."""
+    times = config.evaluation.times
+    if config.length.steps:
+        return min(times, progress.step * times // config.length.steps)
+    return math.floor(progress.fraction * times)
 
 
 def _fraction(config: LoopConfig, progress: Progress) -> float:

@@ -16,7 +16,8 @@ class Progress:
     Attributes:
         step: steps tried, skipped ones included.
         fraction: share of the run that is done, in [0, 1].
-        loss: exponential average over the steps that were taken; NaN before the first.
+        loss: exponential average over the steps that were taken since the last rollback; NaN
+            before the first.
         taken: steps that changed the model.
         skipped: steps that were not taken, because something was not finite or did not fit.
         skipped_in_a_row: of those, the ones since the last step that was taken.

@@ -20,7 +20,7 @@ from train.runs import STATE
 from train.sealed import read_sealed, write_sealed
 
 GOOD: Final = "good.safetensors"
-"""The state of the last evaluation: what a run goes back to when steps cannot be taken."""
+"""The state of the last sane evaluation: what a run goes back to when steps cannot be taken."""
 _FIX: Final = "start the run again without --resume"
 _COUNTERS: Final = (
     "step", "fraction", "taken", "skipped", "skipped_in_a_row", "skipped_in_epoch", "rollbacks",
