@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
+from train.checkpoint import copy_tensors
 from train.progress import Progress
 from train.runs import STATE
 from train.sealed import read_sealed, write_sealed
@@ -38,7 +39,8 @@ def save_state(
     Raises:
         NonFiniteError: weights or moments hold NaN or Inf; nothing is written.
     """
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    # Copies: weights that two layers share have two names, and the format wants two tensors.
+    tensors = {f"model.{name}": t for name, t in copy_tensors(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
