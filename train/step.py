@@ -92,7 +92,7 @@ class Stepper:
         self.device, self.precision, self.ranks, self.contain = device, precision, ranks, contain
         # Walking through the modules at every step would be a third of what the checks cost.
         self._parameters = dict(task.model.named_parameters())
-        self._buffers, self._kept_state = _Buffers(task.model), _Copies()
+        self._buffers, self._kept_state = Buffers(task.model), _Copies()
 
     def step(self, batches: Sequence[int]) -> Outcome:
         """Accumulate the gradients of `batches`, average them over all processes, and update."""
@@ -246,7 +246,7 @@ class _Copies:
             tensor.copy_(copy)
 
 
-class _Buffers:
+class Buffers:
     """The buffers of a model, which a forward pass may change, replace or add."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+from swipe.errors import SwipeError
+
+REFUSALS: Final = (RuntimeError, ValueError, IndexError, MemoryError, SwipeError)
+"""What torch, numpy and a task itself say of a batch that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +30,8 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
         return asdict(self)
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says, in one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]

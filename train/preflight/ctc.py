@@ -11,7 +11,7 @@ from torch import Tensor
 
 from swipe.errors import DataError
 from train.ctc import frames_needed
-from train.preflight.check import Check
+from train.preflight.check import REFUSALS, Check, first_line
 from train.task import Batch, CtcTask, Task
 
 BATCHES: Final = 20
@@ -30,9 +30,13 @@ def check_labels(task: _Trained) -> Iterator[Check]:
     alphabet = task.alphabet
     started, seen, wrong, infeasible = time.monotonic(), 0, "", list[str]()
     for number in range(min(BATCHES, task.batches_per_epoch)):
-        batch = task.batch(number)
-        targets, lengths = batch.tensors["targets"], batch.tensors["lengths"]
-        tight = frames_needed(targets, lengths) > task.frames(batch)
+        try:
+            batch = task.batch(number)
+            targets, lengths = batch.tensors["targets"], batch.tensors["lengths"]
+            tight = frames_needed(targets, lengths) > task.frames(batch)
+        except REFUSALS as error:
+            wrong = wrong or f"batch {number} cannot be made: {first_line(error)}"
+            break
         infeasible += [row for row, bad in zip(batch.row_ids, tight.tolist(), strict=True) if bad]
         rows = zip(targets.tolist(), lengths.tolist(), strict=True)
         for row_id, (row, length) in zip(batch.row_ids, rows, strict=True):
@@ -60,9 +64,11 @@ def check_labels(task: _Trained) -> Iterator[Check]:
     )
 
 
-def check_frames_differ(task: CtcTask, batch: Batch) -> Check:
+def check_frames_differ(task: _Trained, batch: Batch) -> Check:
     """A model that pools over time says the same in every frame, and can spell nothing."""
+    task.model.eval()  # dropout differs over time, whatever the model does
     logits, real = _frames(task, batch)
+    task.model.train()
     count = real.sum(dim=1).clamp(min=1)[:, None]
     mean = (logits * real[..., None]).sum(dim=1) / count
     over_time = (((logits - mean[:, None]) ** 2) * real[..., None]).sum(dim=1) / count

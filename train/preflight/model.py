@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from train.config import LoopConfig
 from train.finite import all_finite, culprit, find_nonfinite
-from train.preflight.check import Check
+from train.preflight.check import REFUSALS, Check, first_line
+from train.step import Buffers
 from train.task import Batch, Contracted, Task
 
 STEPS: Final = 200
@@ -30,8 +31,9 @@ def check_batch(task: Task) -> tuple[Batch | None, Check]:
     name = "a batch of real data"
     try:
         batch, again = task.batch(0), task.batch(0)
-    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-        return None, Check(name, False, f"batch 0 cannot be made: {error}", "mend the data code")
+    except REFUSALS as error:
+        cause = f"batch 0 cannot be made: {first_line(error)}"
+        return None, Check(name, False, cause, "mend the data code")
     shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in batch.tensors.items())
     counts = {len(t) for t in batch.tensors.values()} | {len(batch.row_ids)}
     if len(counts) != 1 or not counts.pop():
@@ -58,18 +60,26 @@ def check_batch(task: Task) -> tuple[Batch | None, Check]:
 def check_forward(task: Task, batch: Batch, config: LoopConfig) -> Check:
     """Data -> model -> loss -> gradients, with the layer and the shapes when one does not fit."""
     name = "data -> model -> loss"
+    constants = {**dict(task.model.named_parameters()), **dict(task.model.named_buffers())}
+    if not all_finite(constants.values()):
+        tensor, what = culprit(constants)
+        return Check(
+            name,
+            False,
+            f"{tensor}: {what}, before the first step",
+            "no step would be taken: use a bool mask, or make -inf where it is needed",
+        )
     task.model.train()
     with _tracing(task.model) as inside:
         try:
             loss = task.loss(batch)
             value = float(loss.detach())
             loss.backward()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
+        except REFUSALS as error:
             return Check(
                 name,
                 False,
-                f"{inside() or 'the loss'}: {first}",
+                f"{inside() or 'the loss'}: {first_line(error)}",
                 "let data and model take their shapes from one configuration value",
             )
     if not math.isfinite(value):
@@ -94,6 +104,7 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
     """Train on a few samples until the model knows them; it is left in that state."""
     rate = config.optimizer.learning_rate
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate, weight_decay=0.0)
+    name = f"{len(batch.row_ids)} samples can be learned by heart"
     task.model.train()
     losses: list[float] = []
     started = time.monotonic()
@@ -102,17 +113,19 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
             group["lr"] = rate * min(1.0, (len(losses) + 1) / 20)
         torch.manual_seed(config.seed + len(losses))
         optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(batch)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]) or losses[-1] <= ENOUGH * losses[0]:
-            break
-        loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            loss = task.loss(batch)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]) or _fell_to(ENOUGH, losses):
+                break
+            loss.backward()  # type: ignore[no-untyped-call]
+        except REFUSALS as error:
+            cause = f"they are refused: {first_line(error)}"
+            return Check(name, False, cause, "let model and loss take a batch of any size")
         nn.utils.clip_grad_norm_(task.model.parameters(), config.optimizer.clip_norm)
         optimizer.step()
-    count = len(batch.row_ids)
-    name = f"{count} samples can be learned by heart"
     seen = f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
-    if losses[-1] <= AT_LEAST * losses[0]:
+    if _fell_to(AT_LEAST, losses):
         return Check(name, True, seen)
     return Check(
         name,
@@ -121,6 +134,12 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
         "try a lower optimizer.learning_rate and no dropout; if that does not help, look whether "
         "labels and samples belong together",
     )
+
+
+def _fell_to(share: float, losses: list[float]) -> bool:
+    """Whether a loss fell to `share` of what it was; one that began below zero, as far as that."""
+    fallen = losses[0] - losses[-1]
+    return fallen > 0 and fallen >= (1.0 - share) * abs(losses[0])
 
 
 def check_contracts(task: Contracted, batch: Batch) -> Check:
@@ -138,12 +157,17 @@ def check_contracts(task: Contracted, batch: Batch) -> Check:
 @contextmanager
 def restoring(model: nn.Module) -> Iterator[None]:
     """Put parameters, buffers and mode back when done."""
-    kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    kept = [(p, p.detach().clone()) for p in model.parameters()]
+    buffers = Buffers(model)
+    buffers.keep()
     training = model.training
     try:
         yield
     finally:
-        model.load_state_dict(kept)
+        with torch.no_grad():
+            for parameter, value in kept:
+                parameter.copy_(value)
+            buffers.put_back()
         model.zero_grad(set_to_none=True)
         model.train(training)
 
@@ -165,11 +189,10 @@ def _tracing(model: nn.Module) -> Iterator[Callable[[], str]]:
 
     hooks = []
     for name, module in model.named_modules():
-        if not list(module.children()):
-            hooks += [
-                module.register_forward_pre_hook(enter(name)),
-                module.register_forward_hook(leave),
-            ]
+        hooks += [
+            module.register_forward_pre_hook(enter(name or "the model")),
+            module.register_forward_hook(leave),
+        ]
     try:
         yield lambda: entered[-1] if entered else ""
     finally:
