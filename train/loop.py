@@ -232,7 +232,8 @@ class _Run:
         score = replace(score, value=float(score.value))
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
-        sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
+        # No loss at all is that of a model that was never trained.
+        sane = abs(score.value) <= ABSURD and abs(progress.loss) <= ABSURD
         better = sane and score.value > progress.best
         progress.best = score.value if better else progress.best
         progress.history.append(
