@@ -227,7 +227,7 @@ class _Run:
         """Score the model, write ``last``, and ``best`` when the score is sane and better."""
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
-        score = self.ranks.from_first(task.evaluate() if self.ranks.first else None)
+        score = self.ranks.from_first(task.evaluate().recorded() if self.ranks.first else None)
         # A number of numpy's or torch's own cannot be recorded.
         score = replace(score, value=float(score.value))
         progress.score = score
