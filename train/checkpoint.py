@@ -122,13 +122,7 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         CheckpointError: truncated, altered, of another kind, or of another architecture.
         NonFiniteError: a tensor holds NaN or Inf.
     """
-    path = checkpoint_file(path)
-    record, tensors = read_sealed(path, fix=_RETRAIN)
-    if record.get("schema") != MODEL_SCHEMA:
-        raise CheckpointError(
-            f"{path} has schema {record.get('schema')!r}, expected {MODEL_SCHEMA!r}",
-            fix="name a checkpoint that swipe-train fit wrote for this task",
-        )
+    record, tensors = _read(path, MODEL_SCHEMA)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -137,6 +131,18 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
             fix=f"build it with {record['factory']} and {record['options']}",
         ) from error
     return record
+
+
+def _read(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Record and tensors of a checkpoint that has to be of one kind."""
+    path = checkpoint_file(path)
+    record, tensors = read_sealed(path, fix=_RETRAIN)
+    if record.get("schema") != schema:
+        raise CheckpointError(
+            f"{path} has schema {record.get('schema')!r}, this version reads {schema!r} here",
+            fix="name a checkpoint of this kind of model, written by this version, or train again",
+        )
+    return record, tensors
 
 
 def save_checkpoint(checkpoint: Saveable, path: Path) -> None:
@@ -181,13 +187,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: truncated, altered, foreign, of another schema or feature recipe.
         NonFiniteError: a tensor holds NaN or Inf.
     """
-    path = checkpoint_file(path)
-    record, tensors = read_sealed(path, fix=_RETRAIN)
-    if record.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"{path} has schema {record.get('schema')!r}, this version reads {SCHEMA!r}",
-            fix="use the version of swipe-export that wrote it, or train again",
-        )
+    record, tensors = _read(path, SCHEMA)
     try:
         contract = ModelContract.from_json(json.dumps(record["contract"]))
         checkpoint = Checkpoint(

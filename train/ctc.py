@@ -91,7 +91,8 @@ def frames_needed(targets: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         int64[B].
     """
-    inside = torch.arange(1, targets.shape[1], device=targets.device) < lengths[:, None]
+    longest = max(1, targets.shape[1])
+    inside = torch.arange(1, longest, device=targets.device) < lengths[:, None]
     repeats = (targets[:, 1:] == targets[:, :-1]) & inside
     return lengths + repeats.sum(dim=1)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swipe.files import write_text_atomic
 from train.progress import Progress
-from train.step import Problem
+from train.step import REFUSALS, Problem
 from train.task import Task
 
 FILE: Final = "diagnosis.json"
@@ -50,8 +50,8 @@ def write_diagnosis(
 ) -> str:
     """Write ``diagnosis.json`` into `folder`; returns what it found in one line.
 
-    Names the first layer whose output is not finite, the rows that were in most of the steps that
-    were not taken, and the gradient norms before them.
+    Names the first layer whose output is not finite, or that does not take its input, the rows that
+    were in most of the steps that were not taken, and the gradient norms before them.
     """
     layer = first_bad_layer(task, device, problem.batches)
     rows = _frequent_rows(folder / "skipped.jsonl")
@@ -70,35 +70,45 @@ def write_diagnosis(
     }
     write_text_atomic(folder / FILE, json.dumps(record, indent=2) + "\n")
     where = layer or problem.tensor
-    return f"first seen in {where}" if where else "no layer's output was the first to break"
+    return f"first seen in {where}" if where else "in no layer: look at the data and the loss"
 
 
 def first_bad_layer(task: Task, device: torch.device, batches: Sequence[int]) -> str | None:
-    """Module path of the first layer, in order of execution, whose output is not finite.
+    """Module path of the first layer, in order of execution, that breaks on `batches`.
 
-    Runs the model forward on `batches` as it is, in evaluation mode, which changes nothing.
+    Its output is not finite, or it raises an error. Runs the model forward as it is, in evaluation
+    mode, which changes nothing.
     """
     found: list[str] = []
+    entered: list[str] = []
 
-    def hook(name: str) -> Any:
+    def enter(name: str) -> Any:
+        return lambda *_: entered.append(name)
+
+    def leave(name: str) -> Any:
         def look(_: nn.Module, __: Any, output: Any) -> None:
+            entered.pop()
             outputs = output if isinstance(output, tuple | list) else [output]
             floats = [o for o in outputs if isinstance(o, Tensor) and o.is_floating_point()]
             if not found and not all(bool(torch.isfinite(o).all()) for o in floats):
-                found.append(name or type(task.model).__name__)
+                found.append(name)
 
         return look
 
-    hooks = [m.register_forward_hook(hook(name)) for name, m in task.model.named_modules()]
+    hooks = []
+    for path, module in task.model.named_modules():
+        name = path or type(task.model).__name__
+        hooks.append(module.register_forward_pre_hook(enter(name)))
+        hooks.append(module.register_forward_hook(leave(name)))
     training = task.model.training
     task.model.eval()
     try:
         with torch.no_grad():
             for number in batches:
                 task.loss(task.batch(number).to(device))
-    except (RuntimeError, ValueError, IndexError, MemoryError):
-        # The batch itself is what does not fit; the cause says so already.
-        return found[0] if found else None
+    except REFUSALS:
+        # What happened, the cause says already; where, the module that was entered and not left.
+        found += entered[-1:]
     finally:
         task.model.train(training)
         for handle in hooks:

@@ -41,8 +41,8 @@ class Journal:
         self._board: Any = None
         if folder is None:
             return
-        # An event carries the number of the step it is part of, a figure that of the next one.
-        _keep(folder / METRICS, lambda row: row["step"] + ("event" in row) <= start)
+        # Figures stand under the number of steps so far, events under the number of their step.
+        _keep(folder / METRICS, lambda row: row["step"] < start + ("event" not in row))
         _keep(folder / SKIPPED, lambda row: row["step"] < start)
         if config.tensorboard and tensorboard_is_installed():
             from torch.utils.tensorboard import SummaryWriter
@@ -66,7 +66,7 @@ class Journal:
         self._scalars("train", progress.step, figures)
 
     def event(self, step: int, name: str, **fields: Any) -> None:
-        """Write down that something happened: a rollback, an explosion."""
+        """Write down what happened in a step: a rollback, an explosion."""
         self._line(step, {"event": name, **fields})
 
     def skipped(self, step: int, problem: Problem) -> None:

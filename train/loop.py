@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +69,7 @@ def fit(
     """
     run = _Run(task, config, folder, ranks, resume=resume)
     progress = run.progress
-    evaluated = _due(config, progress)
+    evaluated = _evaluations(config, progress)
     earlier, started = progress.seconds, time.monotonic()
     saved = started
     try:
@@ -81,7 +82,7 @@ def fit(
             )
             progress.fraction = _fraction(config, progress)
 
-            due = _due(config, progress)
+            due = _evaluations(config, progress)
             if due > evaluated:
                 evaluated = due
                 good = run.evaluate()
@@ -121,15 +122,16 @@ class _Run:
             lr=config.optimizer.learning_rate,
             weight_decay=config.optimizer.weight_decay,
         )
-        if resume and (folder / STATE).is_file():
+        resume = resume and (folder / STATE).is_file()
+        if ranks.first:
+            # What an earlier run left must neither be gone back to nor be read as this one's.
+            for name in [DIAGNOSIS, *([] if resume else [GOOD])]:
+                (folder / name).unlink(missing_ok=True)
+        if resume:
             load_state(folder / STATE, task.model, self.optimizer, self.progress)
             # A kill may have come between writing a good state and marking it.
             if ranks.first and self.progress.taken_at_good == self.progress.taken > 0:
                 mark_good(folder)
-        elif ranks.first:
-            (folder / GOOD).unlink(missing_ok=True)  # of a run whose state was lost
-        if ranks.first:
-            (folder / DIAGNOSIS).unlink(missing_ok=True)
         ranks.require_equal(list(task.model.parameters()), "at the start")
         self.journal = Journal(
             folder if ranks.first else None, config.record, start=self.progress.step
@@ -216,8 +218,9 @@ class _Run:
             self.optimizer.state.clear()
         progress.rollbacks += 1
         progress.skipped_in_a_row = progress.skipped_in_epoch = 0
+        # The average of steps that were undone says nothing of the weights that are back.
+        progress.loss = math.nan
         progress.taken_at_good = progress.taken
-        progress.loss = math.nan  # the average was of weights that are gone
         self.journal.event(progress.step, "rollback", reason=reason)
 
     def evaluate(self) -> bool:
@@ -229,11 +232,14 @@ class _Run:
         """
         progress, task = self.progress, self.task
         self.ranks.require_equal(list(task.model.parameters()), f"at step {progress.step}")
-        score = self.ranks.from_first(task.evaluate() if self.ranks.first else None)
+        score = self.ranks.from_first(task.evaluate().recorded() if self.ranks.first else None)
+        # A number of numpy's or torch's own cannot be recorded.
+        score = replace(score, value=float(score.value))
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
-        sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
-        better = sane and progress.taken > 0 and score.value > progress.best
+        # No loss at all is that of a model that was never trained.
+        sane = abs(score.value) <= ABSURD and abs(progress.loss) <= ABSURD
+        better = sane and score.value > progress.best
         progress.best = score.value if better else progress.best
         progress.history.append(
             {
@@ -284,15 +290,15 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     return torch.device(name, ranks.local) if name == "cuda" else torch.device(name)
 
 
-def _due(config: LoopConfig, progress: Progress) -> int:
-    """How many evaluations should have been made."""
-    times = config.evaluation.times
-    if config.length.steps:
-        return min(times, progress.step * times // config.length.steps)
-    return math.floor(progress.fraction * times)
-
-
 def _fraction(config: LoopConfig, progress: Progress) -> float:
     if config.length.steps:
         return min(1.0, progress.step / config.length.steps)
     return min(1.0, progress.seconds / (60.0 * config.length.minutes))
+
+
+def _evaluations(config: LoopConfig, progress: Progress) -> int:
+    """How many evaluations there should have been by now."""
+    times, steps = config.evaluation.times, config.length.steps
+    if steps:  # in integers: 29 / 100 * 100 is less than 29
+        return min(times, progress.step * times // steps)
+    return math.floor(progress.fraction * times)

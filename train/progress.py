@@ -16,7 +16,7 @@ class Progress:
     Attributes:
         step: steps tried, skipped ones included.
         fraction: share of the run that is done, in [0, 1].
-        loss: exponential average over the steps that were taken since the last rollback; NaN
+        loss: exponential average over the steps taken since the start or the last rollback; NaN
             before the first.
         taken: steps that changed the model.
         skipped: steps that were not taken, because something was not finite or did not fit.

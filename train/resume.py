@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
+from swipe.files import replacing
 from train.checkpoint import copy_tensors
 from train.progress import Progress
 from train.runs import STATE
@@ -54,18 +56,17 @@ def save_state(
 def mark_good(folder: Path) -> None:
     """Let the state just saved be the one that a run goes back to.
 
-    A second name for the same file: no copy, and replacing one leaves the other.
+    A second name for the same file where there can be one: no copy, and replacing one leaves the
+    other. Mounted drives and memory cards have no second names; there it is copied.
     """
     fresh = folder / f".{GOOD}.{os.getpid()}"
     try:
         fresh.unlink(missing_ok=True)
         os.link(folder / STATE, fresh)
         os.replace(fresh, folder / GOOD)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {folder / GOOD}: {error.strerror or error}",
-            fix="choose a file system with hard links and enough free space",
-        ) from error
+    except OSError:
+        with replacing(folder / GOOD) as temporary:
+            shutil.copyfile(folder / STATE, temporary)
 
 
 def load_state(

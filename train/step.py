@@ -51,7 +51,7 @@ class Outcome:
     Attributes:
         loss: mean over the step's samples; NaN when the step was not taken.
         norm: of the gradients, before clipping; NaN when the step was not taken.
-        samples: how many were drawn by this process.
+        samples: how many were drawn by all processes.
         problem: why the step was not taken; None when it was.
     """
 
@@ -143,8 +143,8 @@ class Stepper:
         try:
             batch = self.task.batch(number)
             problem = _bad_values(batch)
-            rows.extend(batch.row_ids)
-        except (*_MISFITS, DataError) as error:
+            rows.extend(map(str, batch.row_ids))
+        except REFUSALS as error:
             problem = _misfit(error)
         if (shared := self._agree(problem)) is not None:
             return shared
@@ -159,7 +159,7 @@ class Stepper:
                 loss = self.task.loss(batch)
             if not math.isfinite(value := float(loss.detach())):
                 problem = Problem("not finite", f"loss is {value}")
-        except (*_MISFITS, NonFiniteError) as error:
+        except REFUSALS as error:
             if not self.contain:
                 raise
             problem = _misfit(error)
@@ -169,7 +169,7 @@ class Stepper:
         losses.append(value)
         try:
             (loss / share).backward()  # type: ignore[no-untyped-call]
-        except _MISFITS as error:
+        except REFUSALS as error:
             if not self.contain:
                 raise
             problem = _misfit(error)
@@ -194,11 +194,21 @@ class Stepper:
         return Outcome(math.nan, math.nan, len(all_rows), whole)
 
 
-_MISFITS: Final = (RuntimeError, ValueError, IndexError, MemoryError)
-"""What torch and numpy raise when a batch does not fit the model or the memory."""
+REFUSALS: Final = (
+    RuntimeError, ValueError, IndexError, MemoryError, DataError, NonFiniteError
+)  # fmt: skip
+"""What torch and numpy raise when a batch fits neither the model nor the memory, and what a task
+itself says of a batch that cannot be used."""
 
 
 def _misfit(error: Exception) -> Problem:
+    """Why `error` keeps a step from being taken.
+
+    Raises:
+        NotImplementedError, RecursionError: RuntimeErrors that no other batch would mend.
+    """
+    if isinstance(error, NotImplementedError | RecursionError):
+        raise error
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, NonFiniteError):
         return Problem("not finite", text)

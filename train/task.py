@@ -10,6 +10,7 @@ A task may also be a `CtcTask`, which gets the checks that only CTC needs, `Cont
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -58,6 +59,18 @@ class Score:
     value: float
     metrics: Mapping[str, Any]
     summary: str
+
+    def recorded(self) -> Score:
+        """The same with null for every metric that is NaN or Inf, which no record may hold."""
+        return Score(self.value, _null_for_nonfinite(self.metrics), self.summary)
+
+
+def _null_for_nonfinite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _null_for_nonfinite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_nonfinite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Saveable(Protocol):

@@ -24,7 +24,7 @@ class EegTransformer(nn.Module):
     """Signals ``[B, C, T]`` of unit variance -> activity of each region ``[B, R]``.
 
     Args:
-        sensors: C.
+        sensors: C; other signals are refused.
         regions: R.
         width: channels of the encoder.
         depth: blocks of the encoder.
@@ -37,9 +37,20 @@ class EegTransformer(nn.Module):
         self.patches = nn.Conv1d(width, width, KERNEL, KERNEL)
         self.encoder = Encoder(width, depth, heads, 2 * width, gain=GAIN)
         self.head = nn.Linear(width, regions)
+        for layer in (self.unmix, self.patches, self.head):
+            nn.init.xavier_uniform_(layer.weight, GAIN)
 
     def forward(self, signals: Tensor) -> Tensor:
-        """Root mean square activity of each region."""
+        """Root mean square activity of each region, for any T of at least `KERNEL`.
+
+        Raises:
+            ValueError: the signals are not of the model's sensors, or too short.
+        """
+        sensors = self.unmix.in_channels
+        if signals.ndim != 3 or signals.shape[1] != sensors or signals.shape[2] < KERNEL:
+            raise ValueError(
+                f"expected signals [B, {sensors}, T >= {KERNEL}], got {list(signals.shape)}"
+            )
         # Activity has no sign, sensors do: rectify what the spatial filters see, then average.
         unmixed = F.relu(self.unmix(signals.clamp(-CLAMP, CLAMP)))
         return cast(Tensor, self.head(self.encoder(self.patches(unmixed)).mean(dim=2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,12 @@ from examples.eeg.data import Head
 from examples.eeg.model import build
 from train.checkpoint import ModelCheckpoint, copy_tensors
 from train.task import Batch, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN: Final = 6
+"""Recordings in the figure."""
 
 
 class EegTask:
@@ -66,32 +72,23 @@ class EegTask:
         return F.mse_loss(self.model(batch.tensors["signals"]).float(), batch.tensors["activity"])
 
     def evaluate(self) -> Score:
-        """How often the strongest region is found, and the share of variance explained.
+        """How well the activity of held-out recordings is found; chosen by `located`.
 
-        Chosen by the former, which lies in [0, 100] whatever the model says: a squared error of
-        1e12 cannot become the best one.
+        Every figure is bounded whatever the model says: an error of 1e12 can neither become the
+        best one nor, as an infinite figure that no checkpoint may hold, end the run.
         """
-        self.model.eval()
-        device = self.model.head.weight.device
-        found, error, variance = 0, 0.0, 0.0
         numbers = range(self._recordings, self._recordings + self._held_out)
-        for first in range(0, self._held_out, self._size):
-            batch = self._collate(list(numbers[first : first + self._size])).to(device)
-            truth = batch.tensors["activity"]
-            with torch.inference_mode():
-                given = cast(Tensor, self.model(batch.tensors["signals"]))
-            found += int((given.argmax(dim=1) == truth.argmax(dim=1)).sum())
-            error += float(((given - truth) ** 2).sum())
-            variance += float(((truth - truth.mean()) ** 2).sum())
-        located = 100.0 * found / self._held_out
-        explained = 1.0 - error / variance
-        metrics = {"located": located, "r2": explained, "recordings": self._held_out}
-        chance = 100.0 / truth.shape[1]
+        parts = [
+            numbers[first : first + self._size] for first in range(0, len(numbers), self._size)
+        ]
+        answers, truths = zip(*(self._answers(self._collate(list(p))) for p in parts), strict=True)
+        metrics = figures(torch.cat(answers), torch.cat(truths))
         summary = (
-            f"strongest region found in {located:.1f} % of {self._held_out} recordings "
-            f"(chance {chance:.1f} %), R² {explained:.2f}"
+            f"strongest region found in {metrics['located']:.1f} % of {len(numbers)} recordings "
+            f"(chance {100.0 / self._options['regions']:.1f} %), R² {metrics['r2']:.2f}, "
+            f"correlation {metrics['correlation']:.2f}"
         )
-        return Score(located, metrics, summary)
+        return Score(metrics["located"], {**metrics, "recordings": len(numbers)}, summary)
 
     def checkpoint(self, step: int, score: Score) -> ModelCheckpoint:
         """The model as it is now."""
@@ -103,6 +100,29 @@ class EegTask:
             score.metrics,
         )
 
+    def figure(self) -> Figure:
+        """True and found activity of some held-out recordings, region by region."""
+        from matplotlib.figure import Figure
+
+        held_out = range(self._recordings, self._recordings + min(SHOWN, self._held_out))
+        answers, truths = self._answers(self._collate(list(held_out)))
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        for number, (answer, truth) in enumerate(zip(answers, truths, strict=True)):
+            axes = figure.add_subplot(2, SHOWN // 2, number + 1)
+            axes.bar(range(len(truth)), truth.tolist(), color="0.8", label="true")
+            axes.plot(answer.tolist(), color="steelblue", label="found")
+            axes.set_xlabel("region")
+        axes.legend()
+        return figure
+
+    def _answers(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the model finds in `batch` and what is true, both ``[B, R]`` on the CPU."""
+        self.model.eval()
+        signals = batch.tensors["signals"].to(self.model.head.weight.device)
+        with torch.inference_mode():
+            answers = cast(Tensor, self.model(signals)).float().cpu()
+        return answers, batch.tensors["activity"]
+
     def _collate(self, numbers: list[int]) -> Batch:
         signals, activity = zip(*(self._head.recording(n) for n in numbers), strict=True)
         tensors = {
@@ -110,3 +130,24 @@ class EegTask:
             "activity": torch.from_numpy(np.stack(activity)),
         }
         return Batch(tensors, [f"recording-{number}" for number in numbers])
+
+
+def figures(answers: Tensor, truths: Tensor) -> dict[str, float]:
+    """Figures of ``answers [N, R]`` against ``truths [N, R]``, finite whatever the answers are.
+
+    ``located`` is the share of rows whose strongest region is found, in percent; a row with NaN or
+    Inf has none. ``r2`` is the share of variance explained, cut off at -1, and ``correlation`` is
+    Pearson's; with NaN or Inf anywhere they are -1 and 0.
+    """
+    finite = answers.isfinite().all(dim=1)
+    hits = finite & (answers.nan_to_num().argmax(dim=1) == truths.argmax(dim=1))
+    located, r2, correlation = 100.0 * int(hits.sum()) / len(hits), -1.0, 0.0
+    if bool(finite.all()):
+        given, true = answers.double(), truths.double()
+        error = float(((given - true) ** 2).sum())
+        r2 = max(-1.0, 1.0 - error / float(((true - true.mean()) ** 2).sum()))
+        given, true = given - given.mean(), true - true.mean()
+        spread = float(given.norm() * true.norm())
+        correlation = float((given * true).sum()) / spread if spread > 0.0 else 0.0
+        correlation = max(-1.0, min(1.0, correlation))  # rounding may go beyond
+    return {"located": located, "r2": r2, "correlation": correlation}

@@ -24,22 +24,18 @@ GAIN: Final = 0.5
 """Of the Xavier initialisation: a deep stack starts out close to the identity."""
 
 
-class VisionTransformer(nn.Module):
-    """Images ``[B, 3, S, S]`` -> class scores ``[B, classes]``."""
+class Classifier(nn.Module):
+    """Images ``[B, 3, S, S]`` -> class scores ``[B, classes]``; refuses any other S.
 
-    def __init__(
-        self, classes: int, image: int, patch: int, width: int, depth: int, heads: int
-    ) -> None:
+    Args:
+        image: S, in pixels.
+        body: the network behind it.
+    """
+
+    def __init__(self, image: int, body: nn.Module) -> None:
         super().__init__()
-        if image % patch:
-            raise ConfigError(
-                f"images of {image} pixels cannot be cut into patches of {patch}",
-                fix=f"use a multiple of {patch}, e.g. options.image=224",
-            )
-        self.image = image
-        self.patches = nn.Conv2d(CHANNELS, width, patch, patch)
-        self.encoder = Encoder(width, depth, heads, 4 * width, gain=GAIN)
-        self.head = nn.Linear(width, classes)
+        self.shape = (CHANNELS, image, image)
+        self.body = body
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores before the softmax.
@@ -47,16 +43,40 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: the images have another size than the model was made for.
         """
-        expected = (CHANNELS, self.image, self.image)
-        if tuple(images.shape[1:]) != expected:
+        # timm asserts instead, which is no error that a training loop can tell from a bug.
+        if tuple(images.shape[1:]) != self.shape:
             raise ValueError(
-                f"expected images [B, {', '.join(map(str, expected))}], got {list(images.shape)}"
+                f"expected images [B, {', '.join(map(str, self.shape))}], got {list(images.shape)}"
             )
+        return cast(Tensor, self.body(images))
+
+
+class VisionTransformer(nn.Module):
+    """Patches, encoder, mean, head: ``[B, 3, S, S]`` -> ``[B, classes]``."""
+
+    def __init__(
+        self, classes: int, image: int, patch: int, width: int, depth: int, heads: int
+    ) -> None:
+        super().__init__()
+        if image < patch or image % patch:
+            raise ConfigError(
+                f"images of {image} pixels cannot be cut into patches of {patch}",
+                fix=f"use a multiple of {patch}, e.g. options.image=224",
+            )
+        self.patches = nn.Conv2d(CHANNELS, width, patch, patch)
+        encoder = Encoder(width, depth, heads, 4 * width, gain=GAIN)
+        # There are always as many patches: their positions are a constant, not computed by a phone.
+        self.encoder = encoder.fixed((image // patch) ** 2)
+        self.head = nn.Linear(width, classes)
+        for layer in (self.patches, self.head):
+            nn.init.xavier_uniform_(layer.weight, GAIN)
+
+    def forward(self, images: Tensor) -> Tensor:
         encoded = self.encoder(self.patches(images).flatten(2))
         return cast(Tensor, self.head(encoded.mean(dim=2)))
 
 
-def build(classes: int = 30, image: int = 224, size: str = "small") -> nn.Module:
+def build(classes: int = 30, image: int = 224, size: str = "small") -> Classifier:
     """A freshly initialised model; seed torch first to make it repeatable.
 
     Args:
@@ -76,10 +96,10 @@ def build(classes: int = 30, image: int = 224, size: str = "small") -> nn.Module
             raise MissingError(
                 f"{size} needs the timm library", fix="pip install timm, or use options.size=full"
             ) from error
-        made: nn.Module = timm.create_model(
+        made = timm.create_model(
             size.removeprefix(TIMM), pretrained=False, num_classes=classes, img_size=image
         )
-        return made
+        return Classifier(image, made)
     if size not in SIZES:
         raise ConfigError(f"no size {size!r}", fix=f"use one of {', '.join(SIZES)}, timm:NAME")
-    return VisionTransformer(classes, image, *SIZES[size])
+    return Classifier(image, VisionTransformer(classes, image, *SIZES[size]))

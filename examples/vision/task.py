@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from examples.vision.data import label_of, picture
 from examples.vision.model import build
 from train.checkpoint import ModelCheckpoint, copy_tensors
 from train.task import Batch, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN: Final = 10
+"""Images in the figure."""
 
 
 class VisionTask:
@@ -44,7 +50,7 @@ class VisionTask:
         self._samples, self._held_out = samples, held_out
         self._options = {"classes": classes, "image": image, "size": size}
         self._classes, self._image = classes, image
-        self.model: nn.Module = build(classes, image, size)
+        self.model = build(classes, image, size)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -63,16 +69,14 @@ class VisionTask:
         return F.cross_entropy(scores.float(), batch.tensors["labels"])
 
     def evaluate(self) -> Score:
-        """Top-1 accuracy on held-out images."""
-        self.model.eval()
-        device = next(self.model.parameters()).device
+        """Top-1 accuracy on held-out images; an image with a score of NaN or Inf is wrong."""
         right = 0
         numbers = range(self._samples, self._samples + self._held_out)
         for first in range(0, self._held_out, self._size):
-            batch = self._collate(list(numbers[first : first + self._size])).to(device)
-            with torch.inference_mode():
-                best = cast(Tensor, self.model(batch.tensors["images"])).argmax(dim=1)
-            right += int((best == batch.tensors["labels"]).sum())
+            batch = self._collate(list(numbers[first : first + self._size]))
+            scores = self._scores(batch)
+            hits = scores.nan_to_num().argmax(dim=1) == batch.tensors["labels"]
+            right += int((hits & scores.isfinite().all(dim=1)).sum())
         top1 = 100.0 * right / self._held_out
         chance = 100.0 / self._classes
         summary = f"top-1 {top1:.1f} % of {self._held_out} images (chance {chance:.1f} %)"
@@ -87,6 +91,30 @@ class VisionTask:
             step,
             score.metrics,
         )
+
+    def figure(self) -> Figure:
+        """Held-out images under their class; in red with the class that is seen instead."""
+        from matplotlib.figure import Figure
+
+        held_out = range(self._samples, self._samples + min(SHOWN, self._held_out))
+        batch = self._collate(list(held_out))
+        seen = self._scores(batch).argmax(dim=1).tolist()
+        rows = zip(batch.tensors["images"], batch.tensors["labels"].tolist(), seen, strict=True)
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        for number, (image, label, guess) in enumerate(rows):
+            axes = figure.add_subplot(2, SHOWN // 2, number + 1)
+            axes.imshow((image + 0.5).clamp(0.0, 1.0).permute(1, 2, 0).numpy())
+            title, colour = (label, "black") if guess == label else (f"{label} → {guess}", "red")
+            axes.set_title(str(title), color=colour)
+            axes.set_axis_off()
+        return figure
+
+    def _scores(self, batch: Batch) -> Tensor:
+        """Class scores of `batch` ``[B, classes]`` on the CPU."""
+        self.model.eval()
+        images = batch.tensors["images"].to(next(self.model.parameters()).device)
+        with torch.inference_mode():
+            return cast(Tensor, self.model(images)).float().cpu()
 
     def _collate(self, numbers: list[int]) -> Batch:
         images = [picture(self._seed, n, self._classes, self._image) for n in numbers]

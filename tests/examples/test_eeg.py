@@ -9,17 +9,19 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from examples.eeg import model as module
 from examples.eeg.data import ACTIVE, ARTEFACT, Head
 from examples.eeg.model import CLAMP, EegTransformer, build
-from examples.eeg.task import EegTask
+from examples.eeg.task import EegTask, figures
+from swipe.errors import NonFiniteError
 from train.assemble import assemble
 from train.checkpoint import load_weights
 from train.config import CustomConfig, load_config
 from train.loop import fit
 from train.preflight import preflight
-from train.task import Batch
+from train.task import Batch, Drawable
 
 CONFIG = Path(module.__file__).with_name("config.toml")
 
@@ -72,6 +74,71 @@ def test_l4_a_score_lies_within_bounds_whatever_the_model_says(tmp_path: Path) -
     # The loss is absurd, so nothing of it may become the best.
     assert progress.loss > 1e6
     assert not (tmp_path / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("weight", [1e12, 1e30, 3e38, float("nan")])
+def test_l4_every_figure_is_finite_and_bounded_whatever_the_model_says(weight: float) -> None:
+    """An infinite figure would end the run, since no checkpoint may hold one."""
+    _, task = small()
+    with torch.no_grad():
+        task.model.head.weight.fill_(weight)
+    metrics = task.evaluate().metrics
+    assert 0.0 <= metrics["located"] <= 100.0
+    assert -1.0 <= metrics["r2"] <= 1.0
+    assert -1.0 <= metrics["correlation"] <= 1.0
+
+
+def test_the_figures_of_known_answers() -> None:
+    truths = torch.eye(4)
+    perfect = {"located": 100.0, "r2": 1.0, "correlation": 1.0}
+    assert figures(truths, truths) == pytest.approx(perfect)
+    doubled = figures(2.0 * truths, truths)
+    assert (doubled["located"], doubled["correlation"]) == (100.0, pytest.approx(1.0))
+    assert doubled["r2"] < 0.0
+    constant = figures(torch.full((4, 4), 0.25), truths)
+    assert (constant["r2"], constant["correlation"]) == (0.0, 0.0)
+    broken = truths.clone()
+    broken[1] = float("nan")
+    assert figures(broken, truths) == {"located": 75.0, "r2": -1.0, "correlation": 0.0}
+
+
+@pytest.mark.parametrize("shape", [(2, 11, 32), (2, 12, 4), (12, 32)])
+def test_signals_of_another_shape_are_refused_with_both(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected signals \[B, 12, T >= 8\], got \[") as caught:
+        build(12, 6, width=32, depth=1)(torch.zeros(shape))
+    assert str(list(shape)) in str(caught.value)
+
+
+def test_l4_a_run_that_explodes_keeps_the_weights_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, task = small(
+        **{"length.steps": 20, "guard.max_skips_in_a_row": 3, "guard.max_rollbacks": 1}
+    )
+    measure, seen = EegTask.loss, 0
+
+    def loss(self: EegTask, batch: Batch) -> Tensor:
+        nonlocal seen
+        seen += 1
+        return measure(self, batch) * (1e38 if seen > 7 else 1.0) ** 2
+
+    monkeypatch.setattr(EegTask, "loss", loss)
+    with pytest.raises(NonFiniteError, match="steps in a row could not be taken"):
+        fit(task, config, tmp_path, lambda _: None)
+    best, last = build(12, 6, width=32, depth=1), build(12, 6, width=32, depth=1)
+    assert load_weights(tmp_path / "best.safetensors", best)["step"] == 5
+    load_weights(tmp_path / "last.safetensors", last)
+    # Evaluated again after going back: the same weights, written down once more.
+    for good, tensor in zip(best.state_dict().values(), last.state_dict().values(), strict=True):
+        assert torch.isfinite(good).all()
+        assert torch.equal(good, tensor)
+
+
+def test_the_samples_can_be_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    _, task = small()
+    assert isinstance(task, Drawable)
+    assert len(task.figure().axes) == 6
 
 
 def test_l3_batches_that_do_not_fit_cost_one_step_each(

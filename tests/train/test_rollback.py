@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,18 @@ def test_l4_no_score_is_best_while_the_loss_is_absurd(tmp_path: Path) -> None:
     progress = fit(LinearTask({1: huge}), settings(), tmp_path, ignore)
     assert progress.best == -math.inf
     assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_l4_a_metric_that_is_not_finite_is_recorded_as_none(tmp_path: Path) -> None:
+    """It says nothing against the weights, and NaN is no JSON."""
+
+    class NanMetric(LinearTask):
+        def evaluate(self) -> Score:
+            return replace(super().evaluate(), metrics={"r2": math.nan, "by": [{"a": -math.inf}]})
+
+    fit(NanMetric(), settings(), tmp_path, ignore)
+    record, _ = read_sealed(tmp_path / "best.safetensors", fix="-")
+    assert record["metrics"] == {"r2": None, "by": [{"a": None}]}
 
 
 def early(scores: list[float]) -> tuple[LinearTask, Callable[[Path], Progress]]:

@@ -59,6 +59,7 @@ KINDS = {
         "allocate",
     ),
     "a GPU's memory": (raising(torch.OutOfMemoryError("of CUDA")), "out of memory", "of CUDA"),
+    "a label of the task": (raising(DataError("no such class", fix="-")), "does not fit", "class"),
     "the task's own check": (
         raising(NonFiniteError("speed is Inf", fix="-")),
         "not finite",

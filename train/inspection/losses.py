@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-ABSURD_LOSS: Final = 1e6
-"""A recorded loss beyond this is a diverged run, whatever its task."""
+from train.finite import ABSURD
 
 Recorded = tuple[str, float]
 """Dotted name and value."""
@@ -65,4 +64,4 @@ def named_like_a_loss(name: str) -> bool:
 
 def absurd(value: float) -> bool:
     """Whether no trained model has this loss."""
-    return not abs(value) <= ABSURD_LOSS
+    return not abs(value) <= ABSURD

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
-
-from swipe.errors import SwipeError
-
-REFUSALS: Final = (RuntimeError, ValueError, IndexError, MemoryError, SwipeError)
-"""What torch, numpy and a task itself say of a batch that cannot be used."""
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +27,6 @@ class Check:
         return asdict(self)
 
 
-def first_line(error: Exception) -> str:
-    """What `error` says, in one line."""
+def said(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error) or type(error).__name__).splitlines()[0]

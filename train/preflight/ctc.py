@@ -11,7 +11,8 @@ from torch import Tensor
 
 from swipe.errors import DataError
 from train.ctc import frames_needed
-from train.preflight.check import REFUSALS, Check, first_line
+from train.preflight.check import Check, said
+from train.step import REFUSALS
 from train.task import Batch, CtcTask, Task
 
 BATCHES: Final = 20
@@ -35,7 +36,7 @@ def check_labels(task: _Trained) -> Iterator[Check]:
             targets, lengths = batch.tensors["targets"], batch.tensors["lengths"]
             tight = frames_needed(targets, lengths) > task.frames(batch)
         except REFUSALS as error:
-            wrong = wrong or f"batch {number} cannot be made: {first_line(error)}"
+            wrong = wrong or f"batch {number} cannot be read: {said(error)}"
             break
         infeasible += [row for row, bad in zip(batch.row_ids, tight.tolist(), strict=True) if bad]
         rows = zip(targets.tolist(), lengths.tolist(), strict=True)
@@ -53,7 +54,9 @@ def check_labels(task: _Trained) -> Iterator[Check]:
         "labels round-trip through the alphabet",
         not wrong,
         wrong or f"{seen:,} labels over {alphabet.classes} classes, blank {alphabet.blank}",
-        "encode the labels with the task's own Alphabet; padding is not a class" if wrong else "",
+        "mend that batch, or encode the labels with the task's own Alphabet; padding is not a class"
+        if wrong
+        else "",
     )
     yield Check(
         "labels fit into the frames",
@@ -66,7 +69,8 @@ def check_labels(task: _Trained) -> Iterator[Check]:
 
 def check_frames_differ(task: _Trained, batch: Batch) -> Check:
     """A model that pools over time says the same in every frame, and can spell nothing."""
-    task.model.eval()  # dropout differs over time, whatever the model does
+    # Dropout would let frames differ that are all the same.
+    task.model.eval()
     logits, real = _frames(task, batch)
     task.model.train()
     count = real.sum(dim=1).clamp(min=1)[:, None]
