@@ -129,6 +129,13 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
     seen = f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
     if _fell_to(AT_LEAST, losses):
         return Check(name, True, seen)
+    if len(losses) < STEPS and math.isfinite(losses[-1]):
+        return Check(
+            name,
+            False,
+            f"{seen}, and then {SECONDS:g} s were used up",
+            "too slow here to be told: ask on a faster device, or of a smaller model",
+        )
     return Check(
         name,
         False,
