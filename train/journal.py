@@ -48,8 +48,7 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
 
             # purge_step hides what a killed run logged beyond the state it is resumed from.
-            purge = start + 1 if start else None
-            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=purge)
+            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
 
     def step(self, progress: Progress) -> None:
         """Write one line every few steps."""

@@ -128,7 +128,7 @@ class _Run:
                 (folder / name).unlink(missing_ok=True)
         if resume:
             load_state(folder / STATE, task.model, self.optimizer, self.progress)
-            # A kill may have come between writing the state of an evaluation and marking it.
+            # A kill may have come between writing a good state and marking it.
             if ranks.first and self.progress.taken_at_good == self.progress.taken > 0:
                 mark_good(folder)
         ranks.require_equal(list(task.model.parameters()), "at the start")
@@ -234,8 +234,9 @@ class _Run:
         score = self.ranks.from_first(task.evaluate().recorded() if self.ranks.first else None)
         progress.score = score
         # NaN compares false. A loss beyond all bounds makes whatever score it came with a fluke.
-        sane = abs(score.value) <= ABSURD and not abs(progress.loss) > ABSURD
-        better = sane and progress.taken > 0 and score.value > progress.best
+        # No loss at all is that of a model that was never trained.
+        sane = abs(score.value) <= ABSURD and abs(progress.loss) <= ABSURD
+        better = sane and score.value > progress.best
         progress.best = score.value if better else progress.best
         progress.history.append(
             {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, UsageError
+from swipe.files import replacing
+from train.checkpoint import copy_tensors
 from train.progress import Progress
 from train.runs import STATE
 from train.sealed import read_sealed, write_sealed
@@ -38,7 +41,8 @@ def save_state(
     Raises:
         NonFiniteError: weights or moments hold NaN or Inf; nothing is written.
     """
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    # Copies: weights that two layers share have two names, and the format wants two tensors.
+    tensors = {f"model.{name}": t for name, t in copy_tensors(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
@@ -52,18 +56,17 @@ def save_state(
 def mark_good(folder: Path) -> None:
     """Let the state just saved be the one that a run goes back to.
 
-    A second name for the same file: no copy, and replacing one leaves the other.
+    A second name for the same file where there can be one: no copy, and replacing one leaves the
+    other. Mounted drives and memory cards have no second names; there it is copied.
     """
     fresh = folder / f".{GOOD}.{os.getpid()}"
     try:
         fresh.unlink(missing_ok=True)
         os.link(folder / STATE, fresh)
         os.replace(fresh, folder / GOOD)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {folder / GOOD}: {error.strerror or error}",
-            fix="choose a file system with hard links and enough free space",
-        ) from error
+    except OSError:
+        with replacing(folder / GOOD) as temporary:
+            shutil.copyfile(folder / STATE, temporary)
 
 
 def load_state(

@@ -65,7 +65,7 @@ class Stepper:
     """Takes the steps of one run.
 
     Args:
-        task: model, batches and loss; the model keeps its parameters and buffers from here on.
+        task: model, batches and loss; the model keeps its modules and parameters from here on.
         optimizer: what updates the model's parameters.
         clip_norm: the gradients' norm is clipped to this.
         seed: of what is random inside the model.
@@ -92,15 +92,14 @@ class Stepper:
         self.device, self.precision, self.ranks, self.contain = device, precision, ranks, contain
         # Walking through the modules at every step would be a third of what the checks cost.
         self._parameters = dict(task.model.named_parameters())
-        self._buffers = dict(task.model.named_buffers())
-        self._kept_buffers, self._kept_state = _Copies(), _Copies()
+        self._buffers, self._kept_state = Buffers(task.model), _Copies()
 
     def step(self, batches: Sequence[int]) -> Outcome:
         """Accumulate the gradients of `batches`, average them over all processes, and update."""
-        self._kept_buffers.take(list(self._buffers.values()))
+        self._buffers.keep()
         outcome = self._step(batches)
         if outcome.problem is not None:
-            self._kept_buffers.put_back()
+            self._buffers.put_back()
         return outcome
 
     def _step(self, batches: Sequence[int]) -> Outcome:
@@ -123,8 +122,9 @@ class Stepper:
         moments = _moments(self.optimizer)
         self._kept_state.take([*(p.data for p in parameters), *moments])
         self.optimizer.step()
-        if not all_finite([*parameters, *self._buffers.values()]):
-            tensor, what = culprit({**self._parameters, **self._buffers})
+        buffers = self._buffers.named()
+        if not all_finite([*parameters, *buffers.values()]):
+            tensor, what = culprit({**self._parameters, **buffers})
             self._kept_state.put_back()
             _forget_new_moments(self.optimizer, moments)
             problem = Problem("not finite", f"update, {tensor}: {what}", tensor)
@@ -254,6 +254,36 @@ class _Copies:
         """Let the tensors be what they were when they were copied."""
         for tensor, copy in zip(self._live, self._copies, strict=True):
             tensor.copy_(copy)
+
+
+class Buffers:
+    """The buffers of a model, which a forward pass may change, replace or add."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._owners = {name: module._buffers for name, module in model.named_modules()}
+        self._then: list[dict[str, Tensor | None]] = []
+        self._copies = _Copies()
+
+    def named(self) -> dict[str, Tensor]:
+        """Buffers by module path, as they are now."""
+        return {
+            f"{owner}.{name}" if owner else name: buffer
+            for owner, buffers in self._owners.items()
+            for name, buffer in buffers.items()
+            if buffer is not None
+        }
+
+    def keep(self) -> None:
+        """Remember which buffers there are, and what is in them."""
+        self._then = [dict(buffers) for buffers in self._owners.values()]
+        self._copies.take(list(self.named().values()))
+
+    def put_back(self) -> None:
+        """Let the buffers be those that were kept, with what was in them."""
+        for buffers, then in zip(self._owners.values(), self._then, strict=True):
+            buffers.clear()
+            buffers.update(then)
+        self._copies.put_back()
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from watched_task import WatchedTask, differing, raising, settings
 
 from swipe.errors import DataError, NonFiniteError
 from train.ctc import Alphabet, ctc_loss, frames_needed
-from train.preflight import Check, preflight
+from train.preflight import Check, model, preflight
 from train.task import Batch
 
 DATA = "a batch of real data"
@@ -121,6 +122,22 @@ def test_every_kind_of_buffer_is_left_as_it_was(tmp_path: Path) -> None:
     assert all(after[name] is parameter for name, parameter in kept.items())
     assert not task.model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in task.model.modules())
+
+
+def test_a_model_too_slow_to_be_told_is_not_blamed_for_its_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "SECONDS", 0.02)
+
+    class Slow(WatchedTask):
+        def loss(self, batch: Batch) -> Tensor:
+            time.sleep(0.01)
+            return super().loss(batch)
+
+    (check,) = failures(Slow(), tmp_path).values()
+    assert "and then 0.02 s were used up" in check.detail
+    assert "faster device" in check.fix
+    assert "learning_rate" not in check.fix
 
 
 # CTC.

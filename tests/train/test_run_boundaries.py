@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from watched_task import (
     stop_at,
 )
 
+from swipe.errors import UsageError
 from train.loop import fit
 from train.progress import Progress
 from train.sealed import read_sealed
@@ -119,3 +123,51 @@ def test_a_diagnosis_does_not_outlive_its_reason(tmp_path: Path) -> None:
     (tmp_path / "diagnosis.json").write_text("{}")
     fit(WatchedTask(), settings(), tmp_path, ignore, resume=True)
     assert not (tmp_path / "diagnosis.json").exists()
+
+
+def test_l4_a_model_that_was_never_trained_is_no_best(tmp_path: Path) -> None:
+    """Every step skipped, and not enough of them to stop: its score is that of the seed."""
+    task = WatchedTask(dict.fromkeys(range(12), nan))
+    progress = fit(task, settings(), tmp_path, ignore)
+    assert (progress.taken, progress.skipped) == (0, 12)
+    assert progress.best == -math.inf
+    assert [row["score"] for row in progress.history] == [None] * 3
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK])
+def test_a_file_system_without_hard_links_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adamw: type[RememberingAdamW], code: int
+) -> None:
+    """Mounted drives and memory cards have none: the last good state is copied there."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    plan: dict[int, Sabotage] = dict.fromkeys((6, 7), nan)
+    seen: list[dict[str, Tensor]] = []
+    for name in ("linked", "copied"):
+        (tmp_path / name).mkdir()
+        if name == "copied":
+            monkeypatch.setattr(os, "link", refuse)
+        task = WatchedTask(plan)
+        assert fit(task, settings(guard=GUARD), tmp_path / name, ignore).rollbacks == 1
+        seen.append(everything(task, adamw.last))
+    assert not differing(*seen)
+    assert not list((tmp_path / "copied").glob(".*"))
+    good, state = (tmp_path / "copied" / f"{n}.safetensors" for n in ("good", "state"))
+    assert good.read_bytes() == state.read_bytes()
+    assert not good.samefile(state)
+
+
+def test_a_full_disk_under_the_good_state_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(UsageError, match=r"cannot write .*good\.safetensors: No space left"):
+        fit(WatchedTask(), settings(), tmp_path, ignore)
+    assert not list(tmp_path.glob(".*"))

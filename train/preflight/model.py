@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from train.config import LoopConfig
 from train.finite import all_finite, culprit, find_nonfinite
 from train.preflight.check import Check, said
-from train.step import REFUSALS
+from train.step import REFUSALS, Buffers
 from train.task import Batch, Contracted, Task
 
 STEPS: Final = 200
@@ -62,6 +62,15 @@ def check_batch(task: Task) -> tuple[Batch | None, Check]:
 def check_forward(task: Task, batch: Batch, config: LoopConfig) -> Check:
     """Data -> model -> loss -> gradients, with the layer and the shapes when one does not fit."""
     name = "data -> model -> loss"
+    constants = {**dict(task.model.named_parameters()), **dict(task.model.named_buffers())}
+    if not all_finite(constants.values()):
+        tensor, what = culprit(constants)
+        return Check(
+            name,
+            False,
+            f"{tensor}: {what}, before the first step",
+            "no step would be taken: use a bool mask, or make -inf where it is needed",
+        )
     task.model.train()
     with _tracing(task.model) as inside:
         try:
@@ -97,6 +106,7 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
     """Train on a few samples until the model knows them; it is left in that state."""
     rate = config.optimizer.learning_rate
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate, weight_decay=0.0)
+    name = f"{len(batch.row_ids)} samples can be learned by heart"
     task.model.train()
     losses: list[float] = []
     started = time.monotonic()
@@ -105,18 +115,27 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
             group["lr"] = rate * min(1.0, (len(losses) + 1) / 20)
         torch.manual_seed(config.seed + len(losses))
         optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(batch)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]) or losses[-1] <= ENOUGH * losses[0]:
-            break
-        loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            loss = task.loss(batch)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]) or _fell_to(ENOUGH, losses):
+                break
+            loss.backward()  # type: ignore[no-untyped-call]
+        except REFUSALS as error:
+            cause = f"they are refused: {said(error)}"
+            return Check(name, False, cause, "let model and loss take a batch of any size")
         nn.utils.clip_grad_norm_(task.model.parameters(), config.optimizer.clip_norm)
         optimizer.step()
-    count = len(batch.row_ids)
-    name = f"{count} samples can be learned by heart"
     seen = f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
-    if losses[-1] <= AT_LEAST * losses[0]:
+    if _fell_to(AT_LEAST, losses):
         return Check(name, True, seen)
+    if len(losses) < STEPS and math.isfinite(losses[-1]):
+        return Check(
+            name,
+            False,
+            f"{seen}, and then {SECONDS:g} s were used up",
+            "too slow here to be told: ask on a faster device, or of a smaller model",
+        )
     return Check(
         name,
         False,
@@ -124,6 +143,12 @@ def learn_by_heart(task: Task, batch: Batch, config: LoopConfig) -> Check:
         "try a lower optimizer.learning_rate and no dropout; if that does not help, look whether "
         "labels and samples belong together",
     )
+
+
+def _fell_to(share: float, losses: list[float]) -> bool:
+    """Whether a loss fell to `share` of what it was; one that began below zero, as far as that."""
+    fallen = losses[0] - losses[-1]
+    return fallen > 0 and fallen >= (1.0 - share) * abs(losses[0])
 
 
 def check_contracts(task: Contracted, batch: Batch) -> Check:
@@ -141,16 +166,17 @@ def check_contracts(task: Contracted, batch: Batch) -> Check:
 @contextmanager
 def restoring(model: nn.Module) -> Iterator[None]:
     """Put parameters, buffers and mode back when done."""
-    kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
-    # Those that no checkpoint holds change in a forward pass as others do.
-    buffers = {name: t.detach().clone() for name, t in model.named_buffers()}
+    kept = [(p, p.detach().clone()) for p in model.parameters()]
+    buffers = Buffers(model)
+    buffers.keep()
     training = model.training
     try:
         yield
     finally:
-        model.load_state_dict(kept)
-        for name, buffer in model.named_buffers():
-            buffer.data = buffers.get(name, buffer.data)
+        with torch.no_grad():
+            for parameter, value in kept:
+                parameter.copy_(value)
+            buffers.put_back()
         model.zero_grad(set_to_none=True)
         model.train(training)
 
