@@ -117,7 +117,14 @@ def test_every_row_comes_exactly_once_per_epoch(corpora: dict[str, str]) -> None
     for ids in epochs:
         assert Counter(ids) == known
     assert len({tuple(ids) for ids in epochs}) == 3, "every epoch has the same order"
+    assert len({frozenset(ids[:60]) for ids in epochs}) == 3, "every epoch has the same windows"
     assert epoch_of(fresh(corpora, seed=1), 0) != epochs[0]
+
+
+def test_one_window_is_drawn_anew_in_every_epoch() -> None:
+    rows = TrainingRows(FakeGroups(1), 0)
+    orders = {tuple(rows.rows(epoch, 0, 3).ids) for epoch in range(20)}
+    assert len(orders) > 3
 
 
 def test_a_window_mixes_distant_row_groups(corpora: dict[str, str]) -> None:
@@ -140,8 +147,10 @@ def test_a_range_beyond_the_epoch_is_refused(
 
 def test_rows_from_disk_are_the_rows_in_memory(corpora: dict[str, str]) -> None:
     gestures = open_prepared(Path(corpora["folder"])).gestures
+    assert isinstance(gestures, PreparedGestures)
+    gestures = gestures.where(np.random.default_rng(0).random(COUNT) < 0.6)
     streamed, held = (
-        TrainingRows(groups, 0, window=WINDOW).rows(0, 0, COUNT)
+        TrainingRows(groups, 0, window=WINDOW).rows(0, 0, len(gestures))
         for groups in (row_groups(gestures, ALPHABET), MemoryGroups(list(gestures), ALPHABET))
     )
     assert streamed.ids != held.ids
@@ -203,6 +212,14 @@ def test_each_window_is_read_once_and_at_most_two_are_held() -> None:
     assert 10 <= len(groups.loaded) <= 11
     assert sorted(g for window in groups.loaded[:5] for g in window) == list(range(20))
     assert groups.most <= 2
+
+
+def test_jumping_between_windows_holds_no_more_than_two_and_what_is_being_read() -> None:
+    groups = FakeGroups(40)
+    rows = TrainingRows(groups, 0, window=4)
+    for start in np.random.default_rng(0).integers(0, 120, size=200):
+        rows.rows(int(start) % 3, int(start), int(start) + 1)
+    assert groups.most <= 3
 
 
 def test_the_next_window_is_read_before_it_is_needed() -> None:
@@ -337,7 +354,8 @@ from train.swipe_data import SwipeData, load_swipe_data
 from train.swipe_task import SwipeTask
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 libraries = peak()
