@@ -14,7 +14,17 @@ MODULES = {
     "swipe-export": "exporter.cli",
     "swipe-bench": "android_harness.cli",
 }
-HEAVY = ("torch", "onnx", "onnxruntime", "coremltools", "executorch", "numba", "numpy", "wordfreq")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "coremltools",
+    "executorch",
+    "numba",
+    "numpy",
+    "pyarrow",
+    "wordfreq",
+)
 
 
 def _run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

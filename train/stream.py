@@ -65,6 +65,11 @@ class Rows:
         )
 
 
+_NOTHING: Final = Rows(
+    np.empty((0, 2, POINTS), np.float32), np.empty((0, 0), np.uint8), np.empty(0, np.int64), []
+)
+
+
 class RowGroups(Protocol):
     """Where training rows come from: groups that are read whole."""
 
@@ -147,7 +152,9 @@ class TrainingRows:
         self._counts = groups.counts
         self._window = window
         self._windows = -(-len(self._counts) // window)
-        self._resident: tuple[tuple[int, int], Rows, NDArray[np.int64]] | None = None
+        self._resident: tuple[int, int] | None = None
+        self._content = _NOTHING
+        self._drawn = np.empty(0, dtype=np.int64)
         self._ahead: tuple[tuple[int, int], Future[Rows]] | None = None
         self._reader: ThreadPoolExecutor | None = None
         self._order = lru_cache(maxsize=2)(self._order_of)
@@ -168,9 +175,10 @@ class TrainingRows:
         first = int(np.searchsorted(edges, start, side="right")) - 1
         parts = []
         while start < stop:
-            content, order = self._content(epoch, first)
             end = min(stop, int(edges[first + 1]))
-            parts.append(content.take(order[start - edges[first] : end - edges[first]]))
+            self._enter((epoch, first))
+            # Nothing else may name the window's content, or three windows would be held at once.
+            parts.append(self._content.take(self._drawn[start - edges[first] : end - edges[first]]))
             start, first = end, first + 1
         return parts[0] if len(parts) == 1 else _joined(parts)
 
@@ -180,26 +188,29 @@ class TrainingRows:
         sizes = np.add.reduceat(self._counts[groups], np.arange(0, len(groups), self._window))
         return groups, np.concatenate([[0], np.cumsum(sizes)])
 
-    def _content(self, epoch: int, number: int) -> tuple[Rows, NDArray[np.int64]]:
-        """Rows of a window as they were read, and the order they are drawn in."""
-        key = (epoch, number)
-        if self._resident is None or self._resident[0] != key:
-            ahead, self._ahead = self._ahead, None
-            self._resident = None  # not three windows at once
-            content = ahead[1].result() if ahead and ahead[0] == key else self._load(key)
-            rng = np.random.default_rng([self._seed, _ROWS, epoch, number])
-            self._resident = key, content, rng.permutation(len(content.ids))
-            self._read_ahead(key)
-        return self._resident[1], self._resident[2]
+    def _enter(self, window: tuple[int, int]) -> None:
+        """Make (epoch, number) the resident window, and start reading the one after it."""
+        if self._resident == window:
+            return
+        self._resident, self._content = None, _NOTHING
+        if self._ahead is not None and self._ahead[0] == window:
+            self._content = self._ahead[1].result()
+        else:
+            self._ahead = None
+            self._content = self._load(window)
+        self._resident = window
+        rng = np.random.default_rng([self._seed, _ROWS, *window])
+        self._drawn = rng.permutation(len(self._content.ids))
+        self._read_ahead(window)
 
-    def _load(self, key: tuple[int, int]) -> Rows:
-        epoch, number = key
+    def _load(self, window: tuple[int, int]) -> Rows:
+        epoch, number = window
         groups, _ = self._order(epoch)
         first = number * self._window
         return self._groups.load(groups[first : first + self._window].tolist())
 
-    def _read_ahead(self, key: tuple[int, int]) -> None:
-        epoch, number = key
+    def _read_ahead(self, window: tuple[int, int]) -> None:
+        epoch, number = window
         after = (epoch, number + 1) if number + 1 < self._windows else (epoch + 1, 0)
         if self._windows > 1:
             if self._reader is None:
