@@ -122,7 +122,7 @@ class Distributed(_Section):
 class LoopConfig(_Section):
     """What the training loop needs to know of any task."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     threads: int = Field(1, ge=1, description="torch threads; 1 is often fastest on small models")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"

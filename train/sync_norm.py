@@ -6,12 +6,27 @@ own, for GPUs only; this one needs nothing but a collective, so it can be tested
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -28,19 +43,21 @@ class SyncedBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        ones = input.new_full((1,), input.numel() / input.shape[1])
-        sums = cast(Tensor, all_reduce(torch.cat([input.sum(axes), ones])))  # type: ignore[no-untyped-call]
+        # Statistics are float32 also when the rest of the forward pass is bfloat16.
+        x = input.float()
+        ones = x.new_full((1,), x.numel() / x.shape[1])
+        sums = _total(torch.cat([x.sum(axes), ones]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
-        centered = input - mean.view(shape)
+        centered = x - mean.view(shape)
         # A second collective, because E[x^2] - E[x]^2 would lose the digits that parity needs.
-        variance = cast(Tensor, all_reduce((centered * centered).sum(axes))) / count  # type: ignore[no-untyped-call]
+        variance = _total((centered * centered).sum(axes)) / count
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         result = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             result = result * self.weight.view(shape) + self.bias.view(shape)
-        return result
+        return result.to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -50,6 +67,10 @@ class SyncedBatchNorm(_BatchNorm):
         share = 1.0 / float(tracked) if self.momentum is None else self.momentum
         running_mean.lerp_(mean, share)
         running_var.lerp_(variance, share)
+
+
+def _total(x: Tensor) -> Tensor:
+    return cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]
 
 
 def synchronize_norms(model: nn.Module) -> None:

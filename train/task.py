@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -70,7 +71,10 @@ def _null_for_nonfinite(value: Any) -> Any:
         return {key: _null_for_nonfinite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_null_for_nonfinite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, Real) and not isinstance(value, bool | int):
+        # numpy's numbers too, which JSON does not know.
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 class Saveable(Protocol):

@@ -287,7 +287,8 @@ def test_words_that_do_not_fit_are_no_targets(word: str) -> None:
 def settings_of(**sections: Any) -> TrainConfig:
     fields: dict[str, Any] = {
         "model": {"channels": 8, "dilations": [1, 2]},
-        "optimizer": {"batch_size": 32, "warmup_steps": 2},
+        "optimizer": {"batch_size": 32},
+        "schedule": {"warmup_steps": 2},
         "length": {"steps": 6},
         "evaluation": {"times": 1, "swipes": 20, "lexicon": WORDS, "beam_width": 8},
     }
