@@ -122,7 +122,7 @@ def bench(
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
     from train.evaluate import predict
-    from train.models.tcn import BakedSwipeTcn
+    from train.models import bake
 
     torch.set_num_threads(threads)
     manifest = load_manifest(folder)
@@ -146,7 +146,7 @@ def bench(
     rounding = manifest.source.reference_rounding
 
     def eager() -> Runner:
-        baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
+        baked = bake(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
 
         def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.inference_mode():

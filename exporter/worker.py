@@ -88,12 +88,12 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> list[dict[s
     from swipe.decode import BeamDecoder
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
-    from train.models.tcn import BakedSwipeTcn
+    from train.models import bake
 
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(Path(job.checkpoint))
     contract = checkpoint.contract
-    baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(contract.keys))
+    baked = bake(checkpoint.model(), torch.tensor(contract.keys))
     with np.load(job_folder / SAMPLES) as samples:
         calibration, features = samples["calibration"], samples["features"]
         truths = [str(word) for word in samples["words"]]

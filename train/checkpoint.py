@@ -1,6 +1,6 @@
 """Checkpoints: one sealed safetensors file, and a JSON sidecar for people.
 
-The record (contract, architecture, step, metrics) is sealed into the file with the tensors. The
+The record (architecture, contract, step, metrics) is sealed into the file with the tensors. The
 ``.json`` beside it repeats the record for readers and scripts; nothing loads it. A checkpoint that
 holds NaN or Inf can be neither written nor read.
 """
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from swipe.contract import FEATURE_RECIPE, FRAMES, POINTS, ModelContract
 from swipe.errors import CheckpointError, ConfigError, UsageError
 from swipe.files import write_text_atomic
-from train.models import ModelSpec, build_model
-from train.models.tcn import SwipeTcn
+from train.models import SwipeModel, TcnSpec, TransformerSpec, build_model, spec_from_dict
 from train.sealed import digest, read_sealed, write_sealed
+from train.task import Saveable
 
 SCHEMA: Final = "swipe-export/checkpoint/1"
+MODEL_SCHEMA: Final = "swipe-export/model/1"
 _RETRAIN: Final = "use another checkpoint, or train again with swipe-train fit"
 
 
@@ -39,14 +40,14 @@ class Checkpoint:
         data: where the training and held-out swipes came from (see `train.swipe_task`).
     """
 
-    spec: ModelSpec
+    spec: TcnSpec | TransformerSpec
     contract: ModelContract
     tensors: Mapping[str, Tensor]
     step: int
     metrics: Mapping[str, Any]
     data: Mapping[str, Any]
 
-    def model(self) -> SwipeTcn:
+    def model(self) -> SwipeModel:
         """The model in evaluation mode, with these weights.
 
         Raises:
@@ -79,7 +80,72 @@ class Checkpoint:
         return digest("", self.tensors)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelCheckpoint:
+    """Weights of anyone's model, and what builds the module they belong to.
+
+    Attributes:
+        factory: ``"package.module:callable"`` that returns the module; a record, never imported.
+        options: its keyword arguments.
+        tensors: parameters and buffers by module path.
+        step: optimizer steps taken.
+        metrics: the evaluation that this checkpoint was chosen by.
+    """
+
+    factory: str
+    options: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    step: int
+    metrics: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """The JSON-ready description, without tensors."""
+        return {
+            "schema": MODEL_SCHEMA,
+            "factory": self.factory,
+            "options": dict(self.options),
+            "step": self.step,
+            "metrics": dict(self.metrics),
+        }
+
+
+def copy_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of `model` by module path, copied to the CPU."""
+    return {n: t.detach().to("cpu", copy=True) for n, t in model.state_dict().items()}
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Put the weights of a `ModelCheckpoint` into `model`; returns the checkpoint's record.
+
+    Raises:
+        UsageError: there is no such file.
+        CheckpointError: truncated, altered, of another kind, or of another architecture.
+        NonFiniteError: a tensor holds NaN or Inf.
+    """
+    record, tensors = _read(path, MODEL_SCHEMA)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} holds the weights of another model: {error}",
+            fix=f"build it with {record['factory']} and {record['options']}",
+        ) from error
+    return record
+
+
+def _read(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Record and tensors of a checkpoint that has to be of one kind."""
+    path = checkpoint_file(path)
+    record, tensors = read_sealed(path, fix=_RETRAIN)
+    if record.get("schema") != schema:
+        raise CheckpointError(
+            f"{path} has schema {record.get('schema')!r}, this version reads {schema!r} here",
+            fix="name a checkpoint of this kind of model, written by this version, or train again",
+        )
+    return record, tensors
+
+
+def save_checkpoint(checkpoint: Saveable, path: Path) -> None:
     """Write `path` (.safetensors) and its .json sidecar, each atomically.
 
     Raises:
@@ -121,17 +187,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: truncated, altered, foreign, of another schema or feature recipe.
         NonFiniteError: a tensor holds NaN or Inf.
     """
-    path = checkpoint_file(path)
-    record, tensors = read_sealed(path, fix=_RETRAIN)
-    if record.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"{path} has schema {record.get('schema')!r}, this version reads {SCHEMA!r}",
-            fix="use the version of swipe-export that wrote it, or train again",
-        )
+    record, tensors = _read(path, SCHEMA)
     try:
         contract = ModelContract.from_json(json.dumps(record["contract"]))
         checkpoint = Checkpoint(
-            spec=ModelSpec.from_dict(record["model"]),
+            spec=spec_from_dict(record["model"]),
             contract=contract,
             tensors=tensors,
             step=int(record["step"]),

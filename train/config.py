@@ -1,23 +1,26 @@
 """TOML -> one frozen, validated configuration.
 
-A run is described by a preset (``nano``, ``base``, ``large``) or a TOML file, then ``--set
+A run is described by a preset (``nano``, ``base``, ...) or a TOML file, then ``--set
 section.key=value``, then the command's own options: later wins. Unknown keys and values out of
-range are refused with their full name; the resolved configuration is saved with the run.
+range are refused with their full name; the resolved configuration is saved with the run. What the
+loop needs of any task is `LoopConfig`; swipe runs and other people's models add their own to it.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swipe.errors import ConfigError
 from swipe.files import write_text_atomic
+from train.models.spec import DEFAULT, UNKNOWN_MODEL, ModelSpec, TcnSpec
 
-PRESETS: Final = ("nano", "base", "large")
+PRESETS: Final = ("nano", "base", "large", "transformer")
 
 
 class _Section(BaseModel):
@@ -36,15 +39,6 @@ class Data(_Section):
     )
 
 
-class Model(_Section):
-    """Architecture; see `train.models.ModelSpec`."""
-
-    name: str = "tcn"
-    channels: int = Field(48, ge=1, le=1024)
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
 class Augment(_Section):
     """One affine map per swipe, applied to the trajectory and the key centres alike."""
 
@@ -56,20 +50,31 @@ class Augment(_Section):
 
 
 class Optimizer(_Section):
-    """AdamW with linear warm-up and cosine decay to zero."""
+    """AdamW, and how many samples one update sees."""
 
     learning_rate: float = Field(3e-3, gt=0, le=100)
     weight_decay: float = Field(0.01, ge=0)
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, description="samples of one forward pass, per process")
+    accumulate: int = Field(1, ge=1, description="forward passes per update")
     clip_norm: float = Field(1.0, gt=0)
-    warmup_steps: int = Field(200, ge=0)
+
+
+class Schedule(_Section):
+    """Learning rate over the run; see `train.schedule`."""
+
+    name: Literal["cosine", "plateau", "one-cycle"] = "cosine"
+    warmup_steps: int = Field(200, ge=0, description="at most a tenth of the run; not one-cycle")
+    rise: float = Field(0.3, gt=0, lt=1, description="one-cycle: share of the run until the peak")
+    patience: int = Field(2, ge=1, description="plateau: evaluations without a better score")
+    factor: float = Field(0.5, gt=0, lt=1, description="plateau: the rate is multiplied by this")
 
 
 class Length(_Section):
-    """When to stop: exactly one of the two."""
+    """When to stop: exactly one of the first two, or earlier when the score stops rising."""
 
     steps: int = Field(0, ge=0)
     minutes: float = Field(0.0, ge=0)
+    patience: int = Field(0, ge=0, description="evaluations without a better score; 0: go on")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Length:
@@ -79,74 +84,137 @@ class Length(_Section):
 
 
 class Evaluation(_Section):
-    """How the best checkpoint is chosen: beam top-1 on held-out swipes."""
+    """How often the model is judged."""
 
     times: int = Field(4, ge=1, description="evaluations, evenly spaced over the run")
+
+
+class SwipeEvaluation(Evaluation):
+    """How the best checkpoint is chosen: beam top-1 on held-out swipes."""
+
     swipes: int = Field(2000, ge=1)
     lexicon: str = "wordfreq"
     beam_width: int = Field(100, ge=1)
 
 
 class Guard(_Section):
-    """What happens when a step is not finite."""
+    """What happens when steps cannot be taken; see `train.policy`."""
 
     max_skips_in_a_row: int = Field(20, ge=1)
+    max_skip_share: float = Field(0.05, gt=0, le=1, description="of an epoch's steps")
+    max_rollbacks: int = Field(3, ge=0, description="back to the last good state, half the rate")
 
 
-class TrainConfig(_Section):
-    """One training run."""
+class Record(_Section):
+    """What is written down while training; see `train.journal`."""
+
+    every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    tensorboard: bool = Field(True, description="also for TensorBoard, when it is installed")
+    save_minutes: float = Field(5.0, gt=0, description="longest time that a killed run loses")
+
+
+class Distributed(_Section):
+    """Several processes under torchrun; see `train.distributed`."""
+
+    sync_norm: bool = Field(True, description="BatchNorm over all processes' samples")
+
+
+class LoopConfig(_Section):
+    """What the training loop needs to know of any task."""
 
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1, description="torch threads; 1 is often fastest on small models")
-    data: Data = Data()
-    model: Model = Model()
-    augment: Augment = Augment()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
     length: Length
     evaluation: Evaluation = Evaluation()
     guard: Guard = Guard()
+    record: Record = Record()
+    distributed: Distributed = Distributed()
 
 
-def load_config(name: str, overrides: dict[str, Any] | None = None) -> TrainConfig:
+class TrainConfig(LoopConfig):
+    """One training run of a swipe model."""
+
+    data: Data = Data()
+    model: ModelSpec = TcnSpec()
+    augment: Augment = Augment()
+    evaluation: SwipeEvaluation = SwipeEvaluation()
+
+
+class CustomConfig(LoopConfig):
+    """One training run of anyone's model."""
+
+    task: str = Field(description='"module:factory"; the factory returns a `train.task.Task`')
+    options: dict[str, Any] = Field({}, description="keyword arguments of the factory")
+
+
+def load_config(name: str, overrides: dict[str, Any] | None = None) -> TrainConfig | CustomConfig:
     """Read a preset or a TOML file and apply dotted `overrides` (e.g. ``{"model.channels": 80}``).
+
+    A file that names a ``task`` configures anyone's model, any other one a swipe model. Overriding
+    ``model.name`` with another architecture drops the file's [model]: its options mean nothing to
+    that one.
 
     Raises:
         ConfigError: no such preset or file, not TOML, an unknown key, or a value out of range.
     """
-    fields = _read(name)
-    for key, value in (overrides or {}).items():
+    fields, overrides = _read(name), overrides or {}
+    described = fields.get("model", {})
+    architecture = described.get("name", DEFAULT) if isinstance(described, dict) else None
+    if overrides.get("model.name", architecture) != architecture:
+        fields["model"] = {}
+    for key, value in overrides.items():
         _assign(fields, key, value)
     try:
-        return TrainConfig.model_validate(fields)
+        return _kind(fields).model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or name
+        where, what = _first(error)
+        where = where or name
         raise ConfigError(
-            f"configuration {where}: {first['msg']} (got {first['input']!r})",
+            f"configuration {where}: {what}",
             fix=f"mend {where} in {name} or with --set {where}=VALUE",
         ) from error
 
 
-def save_config(config: TrainConfig, path: Path) -> None:
+def save_config(config: LoopConfig, path: Path) -> None:
     """Write the resolved configuration of a run as JSON, atomically."""
     write_text_atomic(path, config.model_dump_json(indent=2) + "\n")
 
 
-def load_saved_config(path: Path) -> TrainConfig:
+def load_saved_config(path: Path) -> TrainConfig | CustomConfig:
     """Inverse of `save_config`.
 
     Raises:
         ConfigError: the file is damaged or of another version.
     """
+    fix = "start the run again without --resume"
     try:
-        return TrainConfig.model_validate_json(path.read_bytes())
+        fields = json.loads(path.read_bytes())
+        return _kind(fields).model_validate_json(json.dumps(fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, what = _first(error)
         raise ConfigError(
-            f"{path} is not a saved configuration: {where} {first['msg']}",
-            fix="start the run again without --resume",
+            f"{path} is not a saved configuration: {where}: {what}", fix=fix
         ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a saved configuration: {error}", fix=fix) from error
+
+
+def _kind(fields: Any) -> type[TrainConfig] | type[CustomConfig]:
+    return CustomConfig if isinstance(fields, dict) and "task" in fields else TrainConfig
+
+
+def _first(error: ValidationError) -> tuple[str, str]:
+    """Where the first mistake is, dotted, and what it is."""
+    first = error.errors()[0]
+    where = list(first["loc"])
+    # pydantic puts the architecture between "model" and the option, where no file has it.
+    if where[:1] == ["model"]:
+        where[1:2] = ["name"] if first["type"] == UNKNOWN_MODEL else []
+    return ".".join(map(str, where)), f"{first['msg']} (got {first['input']!r})"
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -58,21 +58,27 @@ class Evaluation:
 def predict(
     model: nn.Module, contract: ModelContract, features: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Logits ``[N, 32, K + 1]`` of ``features [N, 2, 64]`` in their precision, batch by batch.
+    """Logits ``[N, 32, K + 1]`` of ``features [N, 2, 64]`` in their precision.
 
     Raises:
         NonFiniteError: the model gave NaN or Inf.
     """
+    return np.concatenate(list(_predictions(model, contract, features)))
+
+
+def _predictions(
+    model: nn.Module, contract: ModelContract, features: NDArray[np.floating]
+) -> Iterator[NDArray[np.float32]]:
+    """The logits batch by batch, so that a caller that keeps none needs no more memory."""
     model.eval()
-    keys = torch.tensor(contract.keys).to(torch.from_numpy(features[:0]).dtype)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(features), BATCH):
-            batch = torch.from_numpy(features[start : start + BATCH])
-            parts.append(model(batch, keys.expand(len(batch), -1, -1)).numpy())
-    logits: NDArray[np.float32] = np.concatenate(parts)
-    require_finite({"logits": torch.from_numpy(logits)}, where="in evaluation", fix="train again")
-    return logits
+    device = next(model.parameters(), torch.empty(0)).device
+    keys = torch.tensor(contract.keys).to(device, torch.from_numpy(features[:0]).dtype)
+    for start in range(0, len(features), BATCH):
+        batch = torch.from_numpy(features[start : start + BATCH]).to(device)
+        with torch.inference_mode():
+            logits = model(batch, keys.expand(len(batch), -1, -1)).cpu()
+        require_finite({"logits": logits}, where="in evaluation", fix="train again")
+        yield logits.numpy()
 
 
 def rounding_error(
@@ -103,10 +109,12 @@ def evaluate_words(
     """Decode and score ``features [N, 2, 64]`` whose words are `truths`."""
     if not len(features):
         raise DataError("there are no swipes to evaluate on", fix="give a corpus with --data")
-    logits = predict(model, contract, features)
     decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
-    beam = decoder.decode_words(logits, CANDIDATES)
-    strings = [[word] for word in greedy(logits, contract.alphabet)]
+    beam: list[list[str]] = []
+    strings: list[list[str]] = []
+    for logits in _predictions(model, contract, features):
+        beam += decoder.decode_words(logits, CANDIDATES)
+        strings += [[word] for word in greedy(logits, contract.alphabet)]
     return Evaluation(
         swipes=swipes,
         lexicon=lexicon.name,

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from swipe.errors import NonFiniteError
+
+ABSURD: Final = 1e6
+"""A loss or score beyond this is a diverged run's, whatever its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +55,27 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 def find_nonfinite(named: Mapping[str, Tensor]) -> NonFinite | None:
     """The first tensor of `named` with a value that is not finite, and how many it has."""
     for name, tensor in named.items():
-        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point() and not tensor.is_complex():
             continue
-        nan = int(torch.isnan(tensor).sum())
-        inf = int(torch.isinf(tensor).sum())
-        return NonFinite(name, nan, inf, tensor.numel())
+        # torch knows no isfinite for float8; a float32 holds every value of it.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        if not bool(torch.isfinite(values).all()):
+            nan = int(torch.isnan(values).sum())
+            return NonFinite(name, nan, int(torch.isinf(values).sum()), values.numel())
     return None
 
 
-def explain(named: Mapping[str, Tensor]) -> str:
-    """Why `all_finite` refused `named`: the first bad value, or the largest that overflows."""
+def culprit(named: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Name of the tensor for which `all_finite` refused `named`, and what is wrong with it.
+
+    The first with a bad value, or the one whose finite values are so large that the norm is not.
+    """
     found = find_nonfinite(named)
     if found is not None:
-        return str(found)
+        return found.name, f"{found.nan} NaN and {found.inf} Inf of {found.size} values"
     floats = {name: t.detach() for name, t in named.items() if t.is_floating_point() and t.numel()}
     largest = max(floats, key=lambda name: float(floats[name].abs().max()))
-    return f"{largest}: values up to {float(floats[largest].abs().max()):.1e}, the norm overflows"
+    return largest, f"values up to {float(floats[largest].abs().max()):.1e}, the norm overflows"
 
 
 def require_finite(named: Mapping[str, Tensor], *, where: str, fix: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
+import os
 import signal
 import sys
 import time
@@ -15,71 +18,173 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from swipe.console import console
-from swipe.errors import GateError
-from swipe.layout import load_layout
+from swipe.errors import GateError, UsageError
 from train import loop
-from train.config import TrainConfig, load_saved_config, save_config
+from train.assemble import Assembled, assemble
+from train.config import CustomConfig, TrainConfig, load_saved_config, save_config
+from train.distributed import Ranks, joined
+from train.journal import TENSORBOARD, peak_memory_bytes, tensorboard_is_installed
 from train.progress import Progress
-from train.runs import CONFIG, find_run, new_run, publish_run
-from train.swipe_data import load_swipe_data
-from train.swipe_task import SwipeTask
+from train.runs import CONFIG, RUNS, find_run, new_run, publish_run
 
 PLAIN_LINE_SECONDS = 15.0
 
+Config = TrainConfig | CustomConfig
 
-def start(config: TrainConfig | None, name: str, out: Path | None) -> Path:
+
+def start(config: Config | None, name: str, out: Path | None, *, preflight: bool = True) -> Path:
     """Train and publish; returns the run folder.
 
     Args:
         config: the run's configuration, or None to resume the run in `out` (or the newest).
         name: what to call the run.
         out: the run's folder; None for a dated one.
+        preflight: check the task first; a resumed run was checked when it began.
 
     Raises:
-        GateError: the run ended without one finite, evaluated checkpoint.
+        GateError: the preflight failed, or the run ended without one finite checkpoint.
     """
+    with joined() as ranks:
+        console.quiet = not ranks.first
+        return _start(config, name, out, ranks, preflight)
+
+
+def check_first(config: Config, out: Path | None, *, as_json: bool = False) -> None:
+    """Run the preflight of `config` alone and show it.
+
+    Raises:
+        GateError: a check failed.
+    """
+    console.quiet = as_json
+    ready = assemble(config)
+    for note in ready.notes:
+        console.print(note)
+    _preflight(ready, config, out or RUNS, as_json=as_json)
+
+
+def _preflight(ready: Assembled, config: Config, folder: Path, *, as_json: bool = False) -> None:
+    from train.preflight import preflight
+
+    checks = []
+    for check in preflight(ready.task, config, folder):
+        checks.append(check)
+        console.print(
+            "✓" if check.passed else "✗", style="green" if check.passed else "red", end=" "
+        )
+        console.print(f"{check.name}: {check.detail}")
+        if check.fix:
+            console.print(f"  fix: {check.fix}")
+    if as_json:
+        print(json.dumps([check.to_dict() for check in checks], indent=2))
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        raise GateError(
+            f"preflight: {len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}",
+            fix="mend them as shown, or train all the same with --no-preflight",
+        )
+
+
+def _start(
+    config: Config | None, name: str, out: Path | None, ranks: Ranks, preflight: bool
+) -> Path:
+    if out is not None and _restarted() and (out / CONFIG).is_file():
+        config = None
     resume = config is None
-    folder = find_run(out) if config is None else new_run(name, out)
+    folder: Path = Path()
+    if ranks.first:
+        folder = find_run(out) if config is None else new_run(name, out)
+    folder = Path(ranks.from_first(folder))
     if config is None:
         config = load_saved_config(folder / CONFIG)
-    layout = load_layout(config.data.layout)
-    data = load_swipe_data(config.data, layout, config.seed)
-    task = SwipeTask(config, data, layout)
-    for number, corpus in enumerate(data.corpora):
-        console.print(corpus.summary())
-        if corpus.rejected:
-            quarantine = folder / f"quarantine{number or ''}.jsonl"
-            corpus.write_quarantine(quarantine)
-            console.print(f"  rejected rows and reasons: {quarantine}")
-    console.print(
-        f"training on {len(data.train):,} swipes ({data.filtered:,} left out: they miss a letter "
-        f"of their word), choosing on {len(data.dev):,} of other writers"
-    )
-    save_config(config, folder / CONFIG)
-    with _Display() as display, _finishing_the_step() as interrupted:
-        console.print(f"model: {task.parameters_count:,} parameters; run folder: {folder}")
+    ready = assemble(config)
+    if ranks.first:
+        for note in ready.notes:
+            console.print(note)
+        if preflight and not resume:
+            _preflight(ready, config, folder)
+        _write_down(config, ready, folder)
+    _require_shared(folder, ranks)
+    with _Display(ready.noun) as display, _finishing_the_step() as interrupted:
+        console.print(
+            f"model: {count_parameters(ready):,} parameters on "
+            f"{loop.choose_device(config.device, ranks)}; run folder: {folder}"
+        )
         try:
             progress = loop.fit(
-                task, config, folder, display.observe, resume=resume, stop=interrupted
+                ready.task,
+                config,
+                folder,
+                display.observe,
+                resume=resume,
+                stop=interrupted,
+                ranks=ranks,
             )
         except KeyboardInterrupt:
             console.print(f"saved; continue with: swipe-train fit --resume --out {folder}")
             raise
     best = folder / "best.safetensors"
-    if not best.is_file():
+    if ranks.first and not best.is_file():
         raise GateError(
             "the run ended without a finite, evaluated checkpoint",
             fix="train longer, or lower optimizer.learning_rate",
         )
-    publish_run(folder)
-    console.print(
-        f"{progress.step:,} steps, {progress.skipped} skipped as not finite, "
-        f"{progress.samples / max(progress.seconds, 1e-9):,.0f} swipes/s, "
-        f"best dev top-1 {progress.best:.1f} %"
-        + (" (synthetic swipes)" if data.source["synthetic"] else "")
-    )
-    console.print(f"checkpoint: {best}\nnext: swipe-export all --quantize")
+    if ranks.first:
+        publish_run(folder)
+    _summarise(progress, config, ready, folder)
     return folder
+
+
+def _restarted() -> bool:
+    """Whether torchrun started the processes again after a failure, with the first command."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def count_parameters(ready: Assembled) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in ready.task.model.parameters() if p.requires_grad)
+
+
+def _write_down(config: Config, ready: Assembled, folder: Path) -> None:
+    """Show what the run is made of, and keep it in the run folder."""
+    for number, corpus in enumerate(ready.corpora):
+        if corpus.rejected:
+            quarantine = folder / f"quarantine{number or ''}.jsonl"
+            corpus.write_quarantine(quarantine)
+            console.print(f"rejected rows and reasons: {quarantine}")
+    save_config(config, folder / CONFIG)
+    if not config.record.tensorboard or tensorboard_is_installed():
+        return
+    console.print("TensorBoard is not installed: figures go to metrics.jsonl only")
+
+
+def _require_shared(folder: Path, ranks: Ranks) -> None:
+    """Prove that all processes see the run folder: they go back to the states in it.
+
+    Raises:
+        UsageError: some do not.
+    """
+    if ranks.any(not (folder / CONFIG).is_file()):
+        raise UsageError(
+            f"not every process sees the run folder {folder}",
+            fix="choose an --out that all machines share",
+        )
+
+
+def _summarise(progress: Progress, config: Config, ready: Assembled, folder: Path) -> None:
+    synthetic = " (synthetic swipes)" if ready.synthetic else ""
+    best = next((r["summary"] for r in progress.history if r["score"] == progress.best), "-")
+    console.print(
+        f"{progress.step:,} steps, {progress.skipped} skipped as not finite or unfit, "
+        f"{progress.rollbacks} rollbacks, {progress.explosions} gradient explosions, "
+        f"{progress.samples / max(progress.seconds, 1e-9):,.0f} {ready.noun}/s, "
+        f"peak memory {peak_memory_bytes() / 2**20:,.0f} MiB"
+    )
+    console.print(f"best: {best}{synthetic}")
+    if config.record.tensorboard and tensorboard_is_installed():
+        console.print(f"curves: tensorboard --logdir {folder / TENSORBOARD}")
+    console.print(f"checkpoint: {folder / 'best.safetensors'}")
+    if isinstance(config, TrainConfig):
+        console.print("next: swipe-export all --quantize")
 
 
 @contextmanager
@@ -107,21 +212,22 @@ def _finishing_the_step() -> Iterator[Callable[[], bool]]:
 class _Display:
     """A progress bar on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
         self._bar = Bar(
             TextColumn("step {task.fields[step]}"),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("loss {task.fields[loss]} · {task.fields[rate]} swipes/s"),
-            TextColumn("{task.fields[skipped]} skipped"),
+            TextColumn(f"loss {{task.fields[loss]}} · {{task.fields[rate]}} {noun}/s"),
+            TextColumn("{task.fields[skipped]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not sys.stdout.isatty(),
         )
-        self._task = self._bar.add_task("fit", total=1.0, step="0", loss="-", rate="-", skipped="0")
+        self._task = self._bar.add_task("fit", total=1.0, step="0", loss="-", rate="-", skipped="")
         self._started = self._printed = time.monotonic()
         self._samples = 0
-        self._step = 0
+        self._last = Progress()
 
     def __enter__(self) -> _Display:
         self._bar.start()
@@ -132,25 +238,36 @@ class _Display:
 
     def observe(self, progress: Progress) -> None:
         """Show where the run stands."""
-        if self._step == 0:  # a resumed run starts with samples that were not seen just now
-            self._samples, self._step = progress.samples, progress.step
+        if self._last.step == 0:  # a resumed run starts with samples that were not seen just now
+            self._samples = progress.samples
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = f"{(progress.samples - self._samples) / elapsed:,.0f}"
         loss = "-" if math.isnan(progress.loss) else f"{progress.loss:.3f}"
+        skipped = f"{progress.skipped} skipped ({progress.skipped_share:.2%})"
         self._bar.update(
             self._task,
             completed=progress.fraction,
             step=f"{progress.step:,}",
             loss=loss,
             rate=rate,
-            skipped=str(progress.skipped),
+            skipped=skipped,
         )
+        if progress.rollbacks > self._last.rollbacks and self._last.step:
+            console.print(
+                f"step {progress.step:,}: too many steps could not be taken; went back to the "
+                f"last good state, the learning rate is half of what it was"
+            )
+        if progress.explosions > self._last.explosions == 0 and self._last.step:
+            console.print(
+                f"step {progress.step:,}: gradient norm {progress.gradient_norm:.1e}, beyond "
+                f"{loop.EXPLOSION:g} times the clip; further ones are counted in metrics.jsonl"
+            )
         if progress.score is not None and progress.history[-1]["step"] == progress.step:
             console.print(f"step {progress.step:,}: {progress.score.summary}")
         if self._bar.disable and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
             self._printed = time.monotonic()
             console.print(
                 f"step {progress.step:,} ({progress.fraction:.0%}): loss {loss}, "
-                f"learning rate {progress.learning_rate:.1e}, {rate} swipes/s, "
-                f"{progress.skipped} skipped"
+                f"learning rate {progress.learning_rate:.1e}, {rate} {self._noun}/s, {skipped}"
             )
+        self._last = copy.copy(progress)

@@ -87,5 +87,5 @@ def digest(record: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         result.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        result.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return result.hexdigest()

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from swipe.contract import ModelContract
+from swipe.decode import greedy
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.augment import augment
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, copy_tensors
 from train.config import TrainConfig
-from train.evaluate import evaluate_words
-from train.models import ModelSpec, build_model
+from train.ctc import Alphabet, ctc_loss
+from train.evaluate import evaluate_words, predict
+from train.models import build_model
+from train.picture import draw_swipes
 from train.stream import TrainingRows, row_groups
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURED: Final = 12
+"""Held-out swipes in the picture."""
 
 
 class SwipeTask:
@@ -28,7 +39,7 @@ class SwipeTask:
         torch.manual_seed(config.seed)
         self._config = config
         self._contract: ModelContract = layout.contract()
-        self._spec = ModelSpec(**config.model.model_dump())
+        self._spec = config.model
         self._source = data.source
         self.model = build_model(self._spec)
         self._keys = layout.centers.astype(np.float32)
@@ -40,9 +51,14 @@ class SwipeTask:
         self._batches_per_epoch = max(1, len(self._rows) // self._size)
 
     @property
-    def parameters_count(self) -> int:
-        """Number of trainable values."""
-        return sum(p.numel() for p in self.model.parameters())
+    def batches_per_epoch(self) -> int:
+        """How many batches show every swipe once; a last one that is not full is left out."""
+        return self._batches_per_epoch
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """The layout's letters, in class order."""
+        return Alphabet(self._contract.alphabet, self._contract.blank)
 
     def batch(self, index: int) -> Batch:
         """Batch `index` of the run: rows from (seed, epoch), augmentation from (seed, index)."""
@@ -60,22 +76,45 @@ class SwipeTask:
             rows.ids,
         )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """CTC loss per letter, averaged over the batch.
+    def logits(self, batch: Batch) -> Tensor:
+        """Class scores ``[B, 32, K + 1]``."""
+        return cast(Tensor, self.model(batch.tensors["features"], batch.tensors["keys"]))
 
-        ``zero_infinity`` stays off: an infeasible word must be seen, not turned into a zero.
-        """
+    def frames(self, batch: Batch) -> Tensor:
+        """Every frame of every swipe is real: bounded resampling leaves nothing to pad."""
+        count = len(batch.tensors["lengths"])
+        return torch.full((count,), self._contract.frames, dtype=torch.long)
+
+    def contract_ids(self, batch: Batch) -> dict[str, str]:
+        """Ids of what the configuration asks for, and of what the data and the model really do."""
+        _, channels, points = batch.tensors["features"].shape
+        keys = batch.tensors["keys"].shape[1]
+        with torch.no_grad():
+            frames, classes = self.logits(batch).shape[1:]
+        asked = self._contract
+        return {
+            "configuration": asked.contract_id,
+            "data": (
+                replace(asked, points=points).contract_id
+                if (channels, keys) == (2, len(asked.alphabet))
+                else f"{channels} channels, {keys} keys"
+            ),
+            "model": (
+                replace(asked, frames=frames).contract_id
+                if classes == asked.classes
+                else f"{classes} classes"
+            ),
+        }
+
+    def loss(self, batch: Batch) -> Tensor:
+        """CTC loss per letter, averaged over the batch."""
         tensors = batch.tensors
-        logits = self.model(tensors["features"], tensors["keys"])
-        log_probs = F.log_softmax(logits, dim=-1).transpose(0, 1)
-        frames = torch.full((logits.shape[0],), logits.shape[1], dtype=torch.long)
-        return F.ctc_loss(
-            log_probs,
+        return ctc_loss(
+            self.logits(batch),
             tensors["targets"],
-            frames,
+            self.frames(batch),
             tensors["lengths"],
             blank=self._contract.blank,
-            zero_infinity=False,
         )
 
     def evaluate(self) -> Score:
@@ -92,7 +131,14 @@ class SwipeTask:
         summary = f"dev top-1 {top['1']:.1f} %, top-4 {top['4']:.1f} % of {len(self._dev)} swipes"
         return Score(float(top["1"]), result.to_dict(), summary)
 
+    def figure(self) -> Figure:
+        """Some held-out swipes, and the words that the model reads in them without a lexicon."""
+        few = self._dev_features[:PICTURED]
+        read = greedy(predict(self.model, self._contract, few), self._contract.alphabet)
+        words = [g.word for g in self._dev[:PICTURED]]
+        return draw_swipes(few, words, read, self._keys, self._contract.alphabet)
+
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         """The model as it is now."""
-        tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        tensors = copy_tensors(self.model)
         return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.formats import Lowering
-from train.models.tcn import BakedSwipeTcn, SwipeTcn
+from train.models import bake
+from train.models.tcn import SwipeTcn
 
 METADATA = {"contract_id": "0123456789abcdef", "alphabet": "abcdefghijklmnopqrstuvwxyz", "é": "ü\n"}
 
@@ -32,7 +33,7 @@ def swipe_job() -> Lowering:
     with torch.no_grad():
         for _ in range(3):
             model(torch.from_numpy(strokes(16, seed=1)), torch.rand(16, 26, 2))
-    baked = BakedSwipeTcn(model.eval(), torch.rand(26, 2))
+    baked = bake(model.eval(), torch.rand(26, 2))
     return Lowering(baked, strokes(1, seed=2), strokes(32, seed=3), METADATA)
 
 

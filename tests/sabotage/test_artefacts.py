@@ -28,7 +28,7 @@ from swipe.lexicon import wordfreq_lexicon
 from swipe.synthesis import synthesize
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
-from train.models.tcn import BakedSwipeTcn
+from train.models import bake
 
 WORDS = 5000
 
@@ -99,7 +99,7 @@ def honest(released: Path) -> tuple[Lowering, Evidence]:
     features, truths = feature_batch(swipes), [g.word for g in swipes]
     decode = BeamDecoder(lexicon).decode_words
     logits = predict(checkpoint.model(), checkpoint.contract, features)
-    baked = BakedSwipeTcn(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
+    baked = bake(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
     job = Lowering(
         baked, features[:1], features[:64], {CONTRACT_KEY: checkpoint.contract.contract_id}
     )

@@ -13,14 +13,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from swipe.errors import CheckpointError, ExitCode, NonFiniteError, UsageError
 from swipe.layout import load_layout
-from train.checkpoint import SCHEMA, Checkpoint, load_checkpoint, save_checkpoint
-from train.models import ModelSpec, build_model
+from train.checkpoint import (
+    SCHEMA,
+    Checkpoint,
+    ModelCheckpoint,
+    copy_tensors,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from train.models import TcnSpec, build_model
 
-SPEC = ModelSpec(channels=4, dilations=(1, 2))
+SPEC = TcnSpec(channels=4, dilations=(1, 2))
 REFUSED = (CheckpointError, NonFiniteError)
 
 
@@ -380,7 +388,7 @@ def test_an_unusable_record_is_refused(
 
 def test_tensors_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    save_checkpoint(checkpoint(spec=ModelSpec(channels=8, dilations=(1, 2))), path)
+    save_checkpoint(checkpoint(spec=TcnSpec(channels=8, dilations=(1, 2))), path)
     with pytest.raises(CheckpointError, match="do not fit the recorded architecture"):
         load_checkpoint(path).model()
 
@@ -410,3 +418,20 @@ def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="no checkpoint"):
         load_checkpoint(tmp_path / "file" / "best.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_each_kind_of_checkpoint_is_read_as_its_own_kind_only(
+    tmp_path: Path, released: Path
+) -> None:
+    """A stranger's model is no swipe model, however sound its file."""
+    model = nn.Linear(2, 3)
+    theirs = ModelCheckpoint("package:build", {}, copy_tensors(model), 7, {})
+    save_checkpoint(theirs, tmp_path / "best.safetensors")
+    assert load_weights(tmp_path, nn.Linear(2, 3))["step"] == 7
+    with pytest.raises(CheckpointError, match="this version reads 'swipe-export/checkpoint/1'"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="this version reads 'swipe-export/model/1'"):
+        load_weights(released, model)
+    with pytest.raises(CheckpointError, match="weights of another model") as caught:
+        load_weights(tmp_path, nn.Linear(2, 4))
+    assert "package:build" in caught.value.fix

@@ -99,7 +99,8 @@ def test_a_run_leaves_its_files_and_is_the_latest(fitted: tuple[Path, str]) -> N
     assert not Path(latest.readlink()).is_absolute(), "a moved folder would lose its run"
     names = {p.name for p in latest.iterdir()}
     assert names == {
-        "best.json", "best.safetensors", "config.json", "last.json", "last.safetensors",
+        "best.json", "best.safetensors", "config.json", "good.safetensors", "last.json",
+        "last.safetensors", "metrics.jsonl", "tensorboard",
         "state.safetensors",
     }  # fmt: skip
     assert load_checkpoint(latest).spec.channels == 8
@@ -110,7 +111,7 @@ def test_a_run_leaves_its_files_and_is_the_latest(fitted: tuple[Path, str]) -> N
 def test_the_resolved_configuration_is_saved_with_the_run(fitted: tuple[Path, str]) -> None:
     folder, _ = fitted
     config = json.loads((folder / "runs" / "latest" / "config.json").read_text())
-    assert config["length"] == {"steps": 6, "minutes": 0.0}
+    assert config["length"] == {"steps": 6, "minutes": 0.0, "patience": 0}
     assert config["evaluation"]["times"] == 2
     assert config["data"]["train"] == "synthetic:400"
     assert config["optimizer"]["weight_decay"] == 0.01
@@ -194,6 +195,18 @@ def test_a_stopped_run_is_resumed_and_ends_where_it_would_have(
     )
 
 
+def test_processes_that_torchrun_restarts_go_on_with_their_run(
+    tmp_path: Path, swipe_train: SwipeTrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun repeats the first command; without it, the folder would be taken already."""
+    assert swipe_train("fit", *FAST, "--out", "mine", "--no-preflight").code == 0
+    refused(swipe_train("fit", *FAST, "--out", "mine"), 2, "holds a run already")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = swipe_train("fit", *FAST, "--out", "mine")
+    assert again.code == 0, again.err
+    assert load_checkpoint(tmp_path / "mine" / "last.safetensors").step == 6
+
+
 def test_resuming_with_other_settings_is_refused_not_ignored(
     fitted: tuple[Path, str], tmp_path: Path, swipe_train: SwipeTrain
 ) -> None:
@@ -227,7 +240,7 @@ def test_resuming_with_other_settings_is_refused_not_ignored(
         (["--data", "bad.jsonl"], ["2 rows rejected", "not JSON"]),
         (["--data", "damaged.jsonl.gz"], ["damaged.jsonl.gz"]),
         (["--data", "data.csv"], ["data.csv"]),
-        (["--data", "."], ["no data file"]),
+        (["--data", "."], ["no prepared corpus"]),
         (["--data", "synthetic:many"], ["'many'"]),
         (["--data", "synthetic:0"], ["0 synthetic swipes"]),
         (["--data", "synthetic:30"], ["too few writers"]),

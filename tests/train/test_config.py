@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from swipe.errors import ConfigError
-from train.config import PRESETS, load_config, parse_override
+from train.config import PRESETS, load_config, load_saved_config, parse_override, save_config
+from train.models import TransformerSpec
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -17,7 +18,42 @@ def test_presets_are_valid(name: str) -> None:
 
 
 def test_presets_have_the_published_widths() -> None:
-    assert [load_config(name).model.channels for name in PRESETS] == [48, 80, 192]
+    widths = {"nano": 48, "base": 80, "large": 192}
+    assert {name: load_config(name).model.channels for name in widths} == widths
+    assert load_config("transformer").model == TransformerSpec()
+
+
+def test_another_model_drops_the_files_options_and_no_others() -> None:
+    chosen = load_config("base", {"model.name": "transformer", "model.depth": 2})
+    assert chosen.model == TransformerSpec(depth=2)
+    same = load_config("base", {"model.name": "tcn"})
+    assert same.model == load_config("base").model
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"model.name": "transformer", "model.dilations": [1]}, "model.dilations"),
+        ({"model.dilations": [1], "model.name": "transformer"}, "model.dilations"),
+        ({"model.width": 64}, "model.width"),
+        ({"model.name": "transformer", "model.width": 66}, "multiple of its 4 heads"),
+        ({"model.name": "transformer", "model.heads": 3}, "multiple of its 3 heads"),
+        ({"model.name": "lstm"}, "model.name"),
+        ({"model": 3}, "model"),
+    ],
+)
+def test_options_of_another_architecture_are_refused(
+    overrides: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("nano", overrides)
+    assert named in str(caught.value)
+
+
+def test_a_saved_configuration_keeps_its_architecture(tmp_path: Path) -> None:
+    config = load_config("nano", {"model.name": "transformer"})
+    save_config(config, tmp_path / "config.json")
+    assert load_saved_config(tmp_path / "config.json") == config
 
 
 @pytest.mark.parametrize(

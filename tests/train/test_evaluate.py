@@ -23,14 +23,14 @@ from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import Data, TrainConfig
 from train.evaluate import BATCH, evaluate_checkpoint, evaluate_words, predict, table
-from train.models import ModelSpec, build_model
+from train.models import TcnSpec, build_model
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 from train.task import Score
 
 LAYOUT = load_layout("qwerty")
 CONTRACT = LAYOUT.contract()
-SPEC = ModelSpec(channels=4, dilations=(1,))
+SPEC = TcnSpec(channels=4, dilations=(1,))
 WORDS = "wordfreq:2000"
 
 

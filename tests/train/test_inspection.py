@@ -16,7 +16,7 @@ from swipe.errors import GateError, UsageError
 from train.checkpoint import SCHEMA
 from train.cleaning import plan_removals, remove
 from train.cli import app
-from train.inspection import find_checkpoints, inspect_file
+from train.inspection.kinds import find_checkpoints, inspect_file
 
 
 def _weights(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -143,20 +143,22 @@ def runs(tmp_path: Path) -> Path:
         path.with_suffix(".json").write_text(f'{{"schema": "{SCHEMA}"}}')
         os.utime(path, (10_000 - age, 10_000 - age))
     save_file(_weights(**{"a.bias": _nan()}), tmp_path / "a" / "broken.safetensors")
-    (tmp_path / "b" / ".best.safetensors.x1").write_text("half")
+    leftover = tmp_path / "b" / ".best.safetensors.x1"
+    leftover.write_text("half")
+    os.utime(leftover, (10_000, 10_000))
     (tmp_path / "b" / "notes.txt").write_text("keep me")
     (tmp_path / "a" / "broken.json").write_text('{"mine": "keep me"}')
     return tmp_path
 
 
 def test_clean_plans_invalid_files_and_leftovers_only(runs: Path) -> None:
-    planned = {str(r.path.relative_to(runs)): r.reason for r in plan_removals(runs)}
+    planned = {str(r.path.relative_to(runs)): r.reason for r in plan_removals(runs).removals}
     assert set(planned) == {"a/broken.safetensors", "b/.best.safetensors.x1"}
     assert "INVALID: not finite: a.bias" in planned["a/broken.safetensors"]
 
 
 def test_clean_never_plans_the_only_valid_one(runs: Path) -> None:
-    planned = {str(r.path.relative_to(runs)) for r in plan_removals(runs, keep=1)}
+    planned = {str(r.path.relative_to(runs)) for r in plan_removals(runs, keep=1).removals}
     assert planned == {
         "a/broken.safetensors", "a/last.safetensors", "a/old.safetensors", "b/.best.safetensors.x1",
     }  # fmt: skip
@@ -165,7 +167,7 @@ def test_clean_never_plans_the_only_valid_one(runs: Path) -> None:
 
 
 def test_remove_takes_the_sidecar_along_and_nothing_else(runs: Path) -> None:
-    remove(plan_removals(runs, keep=1))
+    remove(plan_removals(runs, keep=1).removals)
     left = {str(p.relative_to(runs)) for p in runs.rglob("*") if p.is_file()}
     assert left == {
         "a/best.safetensors", "a/best.json", "a/broken.json",

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from swipe.errors import CheckpointError, ExitCode, NonFiniteError, UsageError
+from swipe.errors import CheckpointError, ExitCode, NonFiniteError
 from swipe.layout import load_layout
 from train import loop
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import TrainConfig
 from train.loop import LOSS_SMOOTHING, fit
-from train.models import ModelSpec
+from train.models import TcnSpec
 from train.progress import Progress
 from train.sealed import read_sealed, write_sealed
 from train.task import Batch, Score
@@ -48,6 +48,8 @@ class TinyTask:
         self.step = -1
         self.evaluated = 0
         self.losses: dict[int, float] = {}
+
+    batches_per_epoch = 1000
 
     def batch(self, step: int) -> Batch:
         self.step = step
@@ -83,7 +85,7 @@ class TinyTask:
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         contract = load_layout("qwerty").contract()
-        return Checkpoint(ModelSpec(channels=4), contract, tensors, step, score.metrics, {})
+        return Checkpoint(TcnSpec(channels=4), contract, tensors, step, score.metrics, {})
 
 
 class SpyAdamW(torch.optim.AdamW):
@@ -120,10 +122,12 @@ def settings(
 ) -> TrainConfig:
     return TrainConfig.model_validate(
         {
-            "optimizer": {"learning_rate": rate, "warmup_steps": warmup, "batch_size": ROWS},
+            "optimizer": {"learning_rate": rate, "batch_size": ROWS},
+            "schedule": {"warmup_steps": warmup},
             "length": {"steps": steps},
             "evaluation": {"times": times},
-            "guard": {"max_skips_in_a_row": max_skips},
+            "guard": {"max_skips_in_a_row": max_skips, "max_skip_share": 1, "max_rollbacks": 0},
+            "record": {"tensorboard": False},
         }
     )
 
@@ -191,11 +195,11 @@ def test_the_learning_rate_warms_up_then_follows_a_cosine(
     tmp_path: Path, spy: type[SpyAdamW]
 ) -> None:
     shown: list[float] = []
-    config = settings(steps=40, warmup=10, rate=0.01)
+    config = settings(steps=200, warmup=10, rate=0.01)
     fit(TinyTask(), config, tmp_path, lambda p: shown.append(p.learning_rate))
     expected = [
-        0.01 * min(1.0, (step + 1) / 10) * 0.5 * (1.0 + math.cos(math.pi * step / 40))
-        for step in range(40)
+        0.01 * min(1.0, (step + 1) / 10) * 0.5 * (1.0 + math.cos(math.pi * step / 200))
+        for step in range(200)
     ]
     # Recorded inside optimizer.step: the rate is set before the update that uses it.
     assert spy.last.rates == pytest.approx(expected)
@@ -539,10 +543,10 @@ def resumption(folder: Path) -> str:
     return "resumed"
 
 
-def test_resuming_without_a_state_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no state\.safetensors") as caught:
-        fit(TinyTask(), settings(), tmp_path, ignore, resume=True)
-    assert caught.value.exit_code == ExitCode.USAGE
+def test_resuming_without_a_state_starts_over(tmp_path: Path) -> None:
+    """A run that was killed before it saved anything has nothing to lose."""
+    progress = fit(TinyTask(), settings(), tmp_path, ignore, resume=True)
+    assert progress.step == 12
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])

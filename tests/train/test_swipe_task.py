@@ -22,8 +22,7 @@ from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.config import Data, TrainConfig, load_config
 from train.loop import fit
-from train.models import ModelSpec, build_model
-from train.models.tcn import BakedSwipeTcn, SwipeTcn
+from train.models import SwipeModel, TcnSpec, bake, build_model
 from train.swipe_data import SwipeData, load_swipe_data, sample
 from train.swipe_task import SwipeTask
 from train.task import Batch, Score
@@ -36,7 +35,8 @@ QUIET = {"scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
 def settings(**sections: Any) -> TrainConfig:
     fields: dict[str, Any] = {
         "model": {"channels": 8, "dilations": [1, 2]},
-        "optimizer": {"batch_size": 32, "warmup_steps": 2},
+        "optimizer": {"batch_size": 32},
+        "schedule": {"warmup_steps": 2},
         "length": {"steps": 6},
         "evaluation": {"times": 1, "swipes": 20, "lexicon": WORDS, "beam_width": 8},
     }
@@ -294,9 +294,9 @@ def test_a_checkpoint_is_a_copy_and_says_where_it_came_from(task: SwipeTask) -> 
     assert torch.equal(checkpoint.tensors["blank"], before)
 
 
-def test_an_unknown_model_is_refused(data: SwipeData) -> None:
+def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="lstm"):
-        SwipeTask(settings(model={"name": "lstm"}), data, LAYOUT)
+        load_config("nano", {"model.name": "lstm"})
 
 
 # The network.
@@ -304,12 +304,12 @@ def test_an_unknown_model_is_refused(data: SwipeData) -> None:
 
 @pytest.mark.parametrize(("preset", "most"), [("nano", 90_000), ("base", 300_000)])
 def test_presets_stay_within_their_parameter_budget(preset: str, most: int) -> None:
-    model = build_model(ModelSpec(**load_config(preset).model.model_dump()))
+    model = build_model(load_config(preset).model)
     assert 0.9 * most <= sum(p.numel() for p in model.parameters()) <= most
 
 
 @pytest.fixture(scope="module")
-def trained(data: SwipeData, tmp_path_factory: pytest.TempPathFactory) -> SwipeTcn:
+def trained(data: SwipeData, tmp_path_factory: pytest.TempPathFactory) -> SwipeModel:
     """A nano model after some steps, so that the statistics of BatchNorm have moved."""
     config = settings(model={}, length={"steps": 8})
     task = SwipeTask(config, data, LAYOUT)
@@ -321,7 +321,7 @@ def features_of(data: SwipeData, count: int = 16) -> torch.Tensor:
     return torch.from_numpy(np.clip(trajectories(data.dev[:count]), 0.0, 1.0))
 
 
-def test_the_statistics_of_the_trained_model_have_moved(trained: SwipeTcn) -> None:
+def test_the_statistics_of_the_trained_model_have_moved(trained: SwipeModel) -> None:
     """Otherwise the folding below would be tested on identities."""
     for name, buffer in trained.named_buffers():
         if name.endswith("running_mean"):
@@ -332,13 +332,13 @@ def test_the_statistics_of_the_trained_model_have_moved(trained: SwipeTcn) -> No
 
 @pytest.mark.parametrize("layout", BUILT_IN)
 def test_the_baked_model_equals_the_trained_one(
-    data: SwipeData, trained: SwipeTcn, layout: str
+    data: SwipeData, trained: SwipeModel, layout: str
 ) -> None:
     keys = torch.from_numpy(load_layout(layout).centers.astype(np.float32))
     features = features_of(data)
     with torch.inference_mode():
         expected = trained(features, keys.expand(len(features), -1, -1))
-        baked = BakedSwipeTcn(trained, keys)(features)
+        baked = bake(trained, keys)(features)
     assert baked.shape == expected.shape == (len(features), FRAMES, len(ALPHABET) + 1)
     assert (baked - expected).abs().max() <= 1e-4
     assert expected.std() > 0.01, "a constant model is equal to anything"
@@ -346,9 +346,9 @@ def test_the_baked_model_equals_the_trained_one(
 
 def test_baking_leaves_the_model_as_it_was(data: SwipeData) -> None:
     torch.manual_seed(0)
-    model = build_model(ModelSpec(channels=8)).train()
+    model = build_model(TcnSpec(channels=8)).train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    BakedSwipeTcn(model, torch.rand(26, 2))
+    bake(model, torch.rand(26, 2))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     evaluating = [name for name, module in model.named_modules() if not module.training]
@@ -356,8 +356,8 @@ def test_baking_leaves_the_model_as_it_was(data: SwipeData) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_the_baked_model_cannot_be_trained(trained: SwipeTcn) -> None:
-    baked = BakedSwipeTcn(trained, torch.rand(26, 2))
+def test_the_baked_model_cannot_be_trained(trained: SwipeModel) -> None:
+    baked = bake(trained, torch.rand(26, 2))
     assert not any(p.requires_grad for p in baked.parameters())
     assert not any(m.training for m in baked.modules())
     names = {type(module).__name__ for module in baked.modules()}
@@ -366,7 +366,7 @@ def test_the_baked_model_cannot_be_trained(trained: SwipeTcn) -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_output_does_not_depend_on_the_rest_of_the_batch(
-    data: SwipeData, trained: SwipeTcn, count: int
+    data: SwipeData, trained: SwipeModel, count: int
 ) -> None:
     features = features_of(data)
     keys = torch.from_numpy(LAYOUT.centers.astype(np.float32))
@@ -376,7 +376,7 @@ def test_the_output_does_not_depend_on_the_rest_of_the_batch(
     torch.testing.assert_close(part, whole[:count], atol=1e-5, rtol=1e-5)
 
 
-def test_frames_of_a_moving_swipe_differ(trained: SwipeTcn) -> None:
+def test_frames_of_a_moving_swipe_differ(trained: SwipeModel) -> None:
     """L2: a model that pools time away says the same in every frame."""
     features = torch.from_numpy(np.clip(trajectories([straight("qpz", "moving", "w")]), 0.0, 1.0))
     keys = torch.from_numpy(LAYOUT.centers.astype(np.float32))[None]
@@ -386,7 +386,7 @@ def test_frames_of_a_moving_swipe_differ(trained: SwipeTcn) -> None:
     assert all((a - b).abs().max() > 0 for a, b in itertools.pairwise(logits))
 
 
-def test_a_swipe_that_stands_still_is_finite(trained: SwipeTcn) -> None:
+def test_a_swipe_that_stands_still_is_finite(trained: SwipeModel) -> None:
     keys = torch.from_numpy(LAYOUT.centers.astype(np.float32))[None]
     for value in (0.0, 0.5, 1.0):
         with torch.inference_mode():
@@ -394,7 +394,7 @@ def test_a_swipe_that_stands_still_is_finite(trained: SwipeTcn) -> None:
         assert torch.isfinite(logits).all()
 
 
-def test_moving_the_keys_moves_the_answer(data: SwipeData, trained: SwipeTcn) -> None:
+def test_moving_the_keys_moves_the_answer(data: SwipeData, trained: SwipeModel) -> None:
     """Exchanging two keys exchanges their classes, and nothing else."""
     features = features_of(data, 4)
     keys = torch.from_numpy(LAYOUT.centers.astype(np.float32))

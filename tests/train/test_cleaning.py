@@ -1,0 +1,136 @@
+"""``swipe-train clean`` deletes what is proven broken, and nothing that somebody may still need."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swipe.errors import UsageError
+from train.checkpoint import SCHEMA
+from train.cleaning import plan_removals, remove
+from train.inspection import kinds
+from train.inspection.kinds import Kind
+from train.inspection.verdict import Inspection
+from train.sealed import write_sealed
+
+WEIGHTS = {"w": torch.ones(3)}
+BROKEN = {"w": torch.tensor([1.0, float("nan")])}
+
+
+def _aged(path: Path, age: float) -> Path:
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+def _planned(folder: Path, **options: Any) -> dict[str, str]:
+    plan = plan_removals(folder, **options)
+    return {str(f.path.relative_to(folder)): f.reason for f in plan.removals}
+
+
+def _left(folder: Path, **options: Any) -> dict[str, str]:
+    plan = plan_removals(folder, **options)
+    return {str(f.path.relative_to(folder)): f.reason for f in plan.left}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder as `train.loop` leaves it: the state is its newest file, best its oldest."""
+    for age, name in ((30, "best"), (20, "last"), (10, "older")):
+        write_sealed(
+            tmp_path / f"{name}.safetensors", WEIGHTS, {"schema": SCHEMA, "step": 1}, fix="-"
+        )
+        _aged(tmp_path / f"{name}.safetensors", age)
+    write_sealed(tmp_path / "state.safetensors", WEIGHTS, {"step": 7}, fix="-")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [(1, {"last.safetensors", "older.safetensors"}), (2, {"last.safetensors"}), (3, set())],
+)
+def test_best_and_the_state_are_never_deleted_for_their_age(
+    run: Path, keep: int, expected: set[str]
+) -> None:
+    """The newest file of a run is its state, which nobody can export."""
+    assert set(_planned(run, keep=keep)) == expected
+
+
+def test_what_was_never_read_or_never_torn_is_left_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python calls lists of folders .pth, and a pickled module may be all that somebody has."""
+    (tmp_path / "editable.pth").write_text("import site\n")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps({"w": Path()}))
+    (tmp_path / "folder.pt").mkdir()
+    save_file(WEIGHTS, tmp_path / "closed.safetensors")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    opened = Path.open
+
+    def guarded(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "closed.safetensors":
+            raise PermissionError(13, os.strerror(13))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", guarded)
+    assert set(_planned(tmp_path)) == {"empty.pt"}
+    left = _left(tmp_path)
+    assert set(left) == {
+        "editable.pth", "module.pt", "raw.ckpt", "folder.pt", "closed.safetensors",
+    }  # fmt: skip
+    assert left["closed.safetensors"].startswith("UNCHECKED: it cannot be read")
+
+
+def test_links_are_not_counted_and_what_they_point_to_stays(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    save_file(WEIGHTS, tmp_path / "b.safetensors")
+    _aged(tmp_path / "b.safetensors", 5)
+    (tmp_path / "best.safetensors").symlink_to("b.safetensors")
+    (tmp_path / "dangling.pt").symlink_to("gone.pt")
+    assert _planned(tmp_path, keep=1) == {}
+    left = _left(tmp_path, keep=1)
+    assert left["b.safetensors"] == "older, but a link points to it"
+    assert "dangling.pt" in left
+
+
+def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
+    """A run whose temporary file is deleted under its hands ends with an error."""
+    save_file(WEIGHTS, tmp_path / "best.safetensors")
+    fresh, stale = tmp_path / ".best.safetensors.x1", tmp_path / ".last.safetensors.x2"
+    for path in (fresh, stale):
+        path.write_text("half")
+    _aged(stale, 0)
+    assert set(_planned(tmp_path)) == {stale.name}
+    assert set(_left(tmp_path)) == {fresh.name}
+
+
+def test_leftovers_alone_are_found(tmp_path: Path) -> None:
+    stale = tmp_path / ".best.safetensors.x1"
+    stale.write_text("half")
+    _aged(stale, 0)
+    remove(plan_removals(tmp_path).removals)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="no checkpoint below"):
+        plan_removals(tmp_path)
+
+
+def test_a_broken_bundle_is_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other artefacts, or the checkpoint in it, may be the last of their kind."""
+    bundle = Kind(
+        "bundle",
+        lambda path: (path / "manifest.json").is_file(),
+        lambda path, stats: Inspection(str(path), ("torn",)),
+    )
+    monkeypatch.setattr(kinds, "known_kinds", lambda: (bundle, kinds.CHECKPOINT))
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    save_file(BROKEN, tmp_path / "bundle" / "checkpoint.safetensors")
+    save_file(BROKEN, tmp_path / "broken.safetensors")
+    assert set(_planned(tmp_path)) == {"broken.safetensors"}
+    assert _left(tmp_path) == {"bundle": "INVALID: torn; a folder is not taken apart"}
