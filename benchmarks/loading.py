@@ -49,10 +49,11 @@ def main(
     overrides = {"data.train": str(folder), "length.steps": steps, "length.minutes": 0}
     _one_core()
     _rates(load_config(config, overrides), steps)
-    peak = _run(
-        "train.cli", "fit", "--config", config, "--data", str(folder), "--steps", str(steps),
-        "--out", tempfile.mkdtemp(prefix="swipe-loading-"),
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as run:
+        peak = _run(
+            "train.cli", "fit", "--config", config, "--data", str(folder), "--steps", str(steps),
+            "--out", run,
+        )  # fmt: skip
     print(f"peak resident memory of swipe-train fit, {steps} steps and evaluation: {peak:,.0f} MB")
 
 

@@ -192,7 +192,7 @@ class TrainingRows:
         """Make (epoch, number) the resident window, and start reading the one after it."""
         if self._resident == window:
             return
-        self._resident, self._content = None, _NOTHING
+        self._resident = None  # an interrupt from here on must not leave content of another window
         if self._ahead is not None and self._ahead[0] == window:
             self._content = self._ahead[1].result()
         else:
