@@ -169,7 +169,7 @@ def test_l0_a_loss_that_stays_nan_ends_the_run_and_keeps_the_last_good_checkpoin
             return super().loss(batch) * (math.nan if self.step >= 5 else 1.0)
 
     sabotage(monkeypatch, NanFromStepFive)
-    settings = ["--set", "guard.max_skips_in_a_row=4"]
+    settings = ["--set", "guard.max_skips_in_a_row=4", "--set", "guard.max_rollbacks=0"]
     done = swipe_train("fit", "--data", "synthetic:400", *SMALL, *settings)
     assert done.code == 3
     lines = done.err.splitlines()
