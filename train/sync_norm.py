@@ -43,8 +43,8 @@ class SyncedBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        # Statistics are float32 also when the rest of the forward pass is bfloat16.
-        x = input.float()
+        # Statistics are at least float32, also when the rest of the pass is bfloat16.
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         ones = x.new_full((1,), x.numel() / x.shape[1])
         sums = _total(torch.cat([x.sum(axes), ones]))
         count = sums[-1].detach()

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +71,7 @@ def _null_for_nonfinite(value: Any) -> Any:
         return {key: _null_for_nonfinite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_null_for_nonfinite(part) for part in value]
-    if isinstance(value, Real) and not isinstance(value, bool | int):
+    if isinstance(value, float | np.floating):
         # numpy's numbers too, which JSON does not know.
         return float(value) if math.isfinite(value) else None
     return value
