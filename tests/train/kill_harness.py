@@ -31,7 +31,7 @@ from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.inspection.kinds import inspect_file
 from train.loop import fit
-from train.models import ModelSpec
+from train.models import TcnSpec
 from train.progress import Progress
 from train.runs import STATE
 from train.task import Batch, Score
@@ -73,7 +73,7 @@ class SmallTask:
     def checkpoint(self, step: int, score: Score) -> Checkpoint:
         tensors = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         contract = load_layout("qwerty").contract()
-        return Checkpoint(ModelSpec(channels=4), contract, tensors, step, score.metrics, {})
+        return Checkpoint(TcnSpec(channels=4), contract, tensors, step, score.metrics, {})
 
 
 def train(folder: Path, say: Callable[[bytes], object]) -> None:
