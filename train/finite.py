@@ -6,10 +6,12 @@ pass through here, so "finite" means the same everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,3 +94,15 @@ def require_finite(named: Mapping[str, Tensor], *, where: str, fix: str) -> None
     found = find_nonfinite(named)
     if found is not None:
         raise NonFiniteError(f"not finite {where}: {found}", fix=fix)
+
+
+def null_for_nonfinite(value: Any) -> Any:
+    """`value` with None for every NaN or Inf in it, however nested: JSON knows neither."""
+    if isinstance(value, Mapping):
+        return {key: null_for_nonfinite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_for_nonfinite(part) for part in value]
+    if isinstance(value, float | np.floating):
+        # numpy's numbers too, which JSON does not know.
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -18,6 +18,7 @@ import torch
 from swipe.errors import UsageError
 from swipe.files import write_text_atomic
 from train.config import Record
+from train.finite import null_for_nonfinite
 from train.progress import Progress
 from train.step import Problem
 from train.task import Drawable, Task
@@ -114,7 +115,7 @@ class Journal:
         if self._folder is None:
             return
         path = self._folder / name
-        text = json.dumps({k: _json_value(v) for k, v in row.items()}, default=str)
+        text = json.dumps(null_for_nonfinite(row), default=str)
         try:
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(text + "\n")
@@ -173,7 +174,3 @@ def _keep(path: Path, wanted: Callable[[Any], bool]) -> None:
         if wanted(row):
             kept.append(line + "\n")
     write_text_atomic(path, "".join(kept))
-
-
-def _json_value(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

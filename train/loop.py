@@ -168,9 +168,11 @@ class _Run:
         else:
             progress.taken += 1
             progress.skipped_in_a_row = 0
-            blend = 0.0 if math.isnan(progress.loss) else LOSS_SMOOTHING
-            earlier = progress.loss * blend if blend else 0.0
-            progress.loss = earlier + outcome.loss * (1.0 - blend)
+            if math.isnan(progress.loss):
+                progress.loss = outcome.loss
+            else:
+                smooth = LOSS_SMOOTHING
+                progress.loss = progress.loss * smooth + outcome.loss * (1.0 - smooth)
             progress.gradient_norm = outcome.norm
             self._history.add(progress.step, outcome.loss, outcome.norm, progress.learning_rate)
             if outcome.norm > EXPLOSION * recipe.clip_norm:

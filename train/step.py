@@ -201,6 +201,11 @@ REFUSALS: Final = (
 itself says of a batch that cannot be used."""
 
 
+def said(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _misfit(error: Exception) -> Problem:
     """Why `error` keeps a step from being taken.
 
@@ -209,7 +214,7 @@ def _misfit(error: Exception) -> Problem:
     """
     if isinstance(error, NotImplementedError | RecursionError):
         raise error
-    text = (str(error) or type(error).__name__).splitlines()[0]
+    text = said(error)
     if isinstance(error, NonFiniteError):
         return Problem("not finite", text)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text

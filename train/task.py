@@ -10,16 +10,15 @@ A task may also be a `CtcTask`, which gets the checks that only CTC needs, `Cont
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from train.ctc import Alphabet
+from train.finite import null_for_nonfinite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,18 +62,7 @@ class Score:
 
     def recorded(self) -> Score:
         """The same as JSON takes it: null for metrics that are NaN or Inf, Python's own numbers."""
-        return Score(float(self.value), _null_for_nonfinite(self.metrics), self.summary)
-
-
-def _null_for_nonfinite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _null_for_nonfinite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_null_for_nonfinite(part) for part in value]
-    if isinstance(value, float | np.floating):
-        # numpy's numbers too, which JSON does not know.
-        return float(value) if math.isfinite(value) else None
-    return value
+        return Score(float(self.value), null_for_nonfinite(self.metrics), self.summary)
 
 
 class Saveable(Protocol):

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from train.checkpoint import ModelCheckpoint, copy_tensors
 from train.config import LoopConfig
+from train.progress import Progress
 from train.task import Batch, Score
 
 ROWS = 8
+
+Sabotage = Callable[[Tensor], Tensor]
 
 
 class LinearTask:
@@ -26,7 +29,7 @@ class LinearTask:
 
     def __init__(
         self,
-        plan: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+        plan: Mapping[int, Sabotage] | None = None,
         scores: list[float] | None = None,
     ) -> None:
         torch.manual_seed(0)
@@ -72,3 +75,31 @@ def settings(**sections: Any) -> LoopConfig:
         "device": "cpu",
     }
     return LoopConfig.model_validate({**fields, **sections})
+
+
+def nan(loss: Tensor) -> Tensor:
+    """Sabotage that makes the loss NaN."""
+    return loss * float("nan")
+
+
+def raising(error: BaseException) -> Sabotage:
+    """Sabotage that raises `error` in the forward pass."""
+
+    def raise_it(loss: Tensor) -> Tensor:
+        raise error
+
+    return raise_it
+
+
+def ignore(progress: Progress) -> None:
+    """An observer that does not look."""
+
+
+def weights(task: LinearTask) -> list[Tensor]:
+    """Copies of the parameters."""
+    return [p.detach().clone() for p in task.model.parameters()]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether two lists of tensors are bit for bit the same."""
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -7,28 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from linear_task import LinearTask, settings
+from linear_task import LinearTask, equal, ignore, nan, settings, weights
 from torch import Tensor, nn
 
 from train.loop import fit
 from train.progress import Progress
 from train.sealed import read_sealed
-
-
-def nan(loss: Tensor) -> Tensor:
-    return loss * math.nan
-
-
-def ignore(progress: Progress) -> None:
-    """An observer that does not look."""
-
-
-def weights(task: LinearTask) -> list[Tensor]:
-    return [p.detach().clone() for p in task.model.parameters()]
-
-
-def equal(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_weights_that_are_shared_can_be_saved_and_resumed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     with pytest.raises(Stopped):
         fit(WatchedTask(), settings(record=BOARD), tmp_path, stop_at(7))
+    time.sleep(1.1)  # TensorBoard reads its files by name, and names begin with the second
     fit(WatchedTask(), settings(record=BOARD), tmp_path, ignore, resume=True)
     shown = events(tmp_path)
     assert [e.step for e in shown.Scalars("train/loss")] == list(range(1, 13))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from linear_task import LinearTask, settings
+from linear_task import LinearTask, equal, ignore, nan, settings, weights
 from torch import Tensor
 
 from swipe.errors import NonFiniteError
@@ -20,22 +20,6 @@ from train.sealed import read_sealed
 from train.task import Batch, Score
 
 GUARD = {"max_skips_in_a_row": 2, "max_rollbacks": 2}
-
-
-def nan(loss: Tensor) -> Tensor:
-    return loss * math.nan
-
-
-def ignore(progress: Progress) -> None:
-    """An observer that does not look."""
-
-
-def weights(task: LinearTask) -> list[Tensor]:
-    return [p.detach().clone() for p in task.model.parameters()]
-
-
-def equal(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_the_run_goes_back_to_the_last_evaluation_at_half_the_rate(tmp_path: Path) -> None:

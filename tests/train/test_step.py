@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from linear_task import ROWS, LinearTask, settings
+from linear_task import ROWS, LinearTask, raising, settings
 from torch import Tensor
 
 from swipe.errors import DataError, ExitCode, GateError, NonFiniteError
@@ -17,13 +16,6 @@ from train.loop import fit
 from train.progress import Progress
 from train.step import Stepper
 from train.task import Batch
-
-
-def raising(error: BaseException) -> Callable[[Tensor], Tensor]:
-    def raise_it(loss: Tensor) -> Tensor:
-        raise error
-
-    return raise_it
 
 
 class Backwards(torch.autograd.Function):

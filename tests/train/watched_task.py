@@ -9,51 +9,51 @@ from typing import Any
 
 import pytest
 import torch
+from linear_task import ROWS, LinearTask, Sabotage, ignore, nan, raising, settings
 from torch import Tensor, nn
 
 from train.checkpoint import ModelCheckpoint, copy_tensors
-from train.config import LoopConfig
 from train.progress import Progress
-from train.task import Batch, Score
+from train.task import Score
 
-ROWS = 8
+__all__ = [
+    "ROWS",
+    "RememberingAdamW",
+    "Sabotage",
+    "Stopped",
+    "WatchedTask",
+    "adamw",
+    "differing",
+    "everything",
+    "ignore",
+    "lines",
+    "nan",
+    "raising",
+    "settings",
+    "stop_at",
+]
 
-Sabotage = Callable[[Tensor], Tensor]
 
-
-class WatchedTask:
+class WatchedTask(LinearTask):
     """Least squares with BatchNorm and dropout: everything that a step could leave changed.
 
     `plan` maps a batch number to what happens to that batch's loss; it may raise. `scores` are
     given out in turn by `evaluate`; without them, the score is the number of the latest step.
     """
 
-    batches_per_epoch = 1000
-
     def __init__(
         self, plan: Mapping[int, Sabotage] | None = None, scores: Iterable[Any] | None = None
     ) -> None:
+        super().__init__(plan)
         torch.manual_seed(0)
-        self.model: nn.Module = nn.Sequential(
+        self.model = nn.Sequential(
             nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 1)
         )
-        self.plan = dict(plan or {})
-        self.scores = iter(scores) if scores is not None else None
-        self.number = -1
-
-    def batch(self, index: int) -> Batch:
-        self.number = index
-        x = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(index))
-        y = x.sum(dim=1, keepdim=True)
-        return Batch({"x": x, "y": y}, [f"row-{index}-{i}" for i in range(ROWS)])
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = nn.functional.mse_loss(self.model(batch.tensors["x"]), batch.tensors["y"])
-        return self.plan[self.number](loss) if self.number in self.plan else loss
+        self._given = iter(scores) if scores is not None else None
 
     def evaluate(self) -> Score:
         self.model.eval()
-        value = float(self.number + 1) if self.scores is None else next(self.scores)
+        value = float(self.number + 1) if self._given is None else next(self._given)
         return Score(value, {"batch": self.number}, f"score {value}")
 
     def checkpoint(self, step: int, score: Score) -> ModelCheckpoint:
@@ -86,23 +86,6 @@ def adamw(monkeypatch: pytest.MonkeyPatch) -> type[RememberingAdamW]:
     return Watched
 
 
-def settings(**sections: Any) -> LoopConfig:
-    """A run of 12 steps with three evaluations, after 4, 8 and 12, at a constant-ish rate."""
-    fields: dict[str, Any] = {
-        "optimizer": {"learning_rate": 0.01},
-        "schedule": {"warmup_steps": 0},
-        "length": {"steps": 12},
-        "evaluation": {"times": 3},
-        "record": {"tensorboard": False, "every": 1},
-        "device": "cpu",
-    }
-    return LoopConfig.model_validate({**fields, **sections})
-
-
-def ignore(progress: Progress) -> None:
-    """An observer that does not look."""
-
-
 class Stopped(Exception):  # noqa: N818 - a kill, not an error
     """The end of a process, as a test can cause it."""
 
@@ -115,20 +98,6 @@ def stop_at(step: int) -> Callable[[Progress], None]:
             raise Stopped
 
     return observe
-
-
-def raising(error: BaseException) -> Sabotage:
-    """Sabotage that raises `error` in the forward pass."""
-
-    def raise_it(loss: Tensor) -> Tensor:
-        raise error
-
-    return raise_it
-
-
-def nan(loss: Tensor) -> Tensor:
-    """Sabotage that makes the loss NaN."""
-    return loss * float("nan")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

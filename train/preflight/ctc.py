@@ -11,8 +11,8 @@ from torch import Tensor
 
 from swipe.errors import DataError
 from train.ctc import frames_needed
-from train.preflight.check import Check, said
-from train.step import REFUSALS
+from train.preflight.check import Check
+from train.step import REFUSALS, said
 from train.task import Batch, CtcTask, Task
 
 BATCHES: Final = 20

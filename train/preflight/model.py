@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from train.config import LoopConfig
 from train.finite import all_finite, culprit, find_nonfinite
-from train.preflight.check import Check, said
-from train.step import REFUSALS, Buffers
+from train.preflight.check import Check
+from train.step import REFUSALS, Buffers, said
 from train.task import Batch, Contracted, Task
 
 STEPS: Final = 200
