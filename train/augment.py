@@ -22,7 +22,7 @@ def augment(
 
     Args:
         trajectories: float32[B, 2, T], not clipped.
-        keys: float32[K, 2], the keyboard's centres.
+        keys: float32[K, 2], the keyboard's centres, or float32[B, K, 2], each swipe's own.
         config: ranges of the map.
         rng: source of all randomness.
 
@@ -40,6 +40,6 @@ def augment(
     shift = rng.uniform(-config.translate, config.translate, (count, 2, 1)).astype(np.float32)
     center = np.float32(0.5)
     moved = matrix @ (trajectories - center) + center + shift
-    moved_keys = matrix @ (keys.T[None] - center) + center + shift
+    moved_keys = matrix @ (np.swapaxes(keys, -1, -2) - center) + center + shift
     noise = rng.normal(0.0, config.noise, moved.shape).astype(np.float32)
     return moved + noise, np.ascontiguousarray(moved_keys.transpose(0, 2, 1))

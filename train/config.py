@@ -40,8 +40,10 @@ class Data(_Section):
 
 
 class Augment(_Section):
-    """One affine map per swipe, applied to the trajectory and the key centres alike."""
+    """Other keyboards, then one affine map per swipe; the key centres always move along."""
 
+    layouts: float = Field(0.3, ge=0, le=1, description="share carried to a shuffled keyboard")
+    rows: float = Field(0.1, ge=0, le=1, description="share seen on a keyboard of four rows")
     scale: float = Field(0.15, ge=0, lt=1)
     shear: float = Field(0.15, ge=0, lt=1)
     translate: float = Field(0.1, ge=0, lt=1)

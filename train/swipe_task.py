@@ -21,6 +21,7 @@ from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words, predict
 from train.models import build_model
 from train.picture import draw_swipes
+from train.relayout import relayout
 from train.stream import TrainingRows, row_groups
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
@@ -65,7 +66,8 @@ class SwipeTask:
         epoch, position = divmod(index, self._batches_per_epoch)
         rows = self._rows.rows(epoch, position * self._size, (position + 1) * self._size)
         rng = np.random.default_rng([self._config.seed, 1, index])
-        moved, keys = augment(rows.trajectories, self._keys, self._config.augment, rng)
+        rows, keyboards = relayout(rows, self._keys, self._config.augment, rng)
+        moved, keys = augment(rows.trajectories, keyboards, self._config.augment, rng)
         return Batch(
             {
                 "features": torch.from_numpy(np.clip(moved, 0.0, 1.0)),

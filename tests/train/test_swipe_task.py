@@ -29,7 +29,7 @@ from train.task import Batch, Score
 
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
-QUIET = {"scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
+QUIET = {"layouts": 0, "rows": 0, "scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
 
 
 def settings(**sections: Any) -> TrainConfig:
