@@ -99,6 +99,15 @@ class SwipeEvaluation(Evaluation):
     beam_width: int = Field(100, ge=1)
 
 
+class WordLossConfig(_Section):
+    """The decoder's own objective beside CTC; see `train.word_loss`."""
+
+    share: float = Field(0.0, ge=0, le=1, description="of the loss; the rest is CTC; 0: CTC alone")
+    candidates: int = Field(12, ge=2, le=100, description="words of each swipe, the right one too")
+    beam_width: int = Field(32, ge=1, description="of the search for them")
+    sharpness: float = Field(1.5, gt=0, description="multiplies the decoder's scores")
+
+
 class Guard(_Section):
     """What happens when steps cannot be taken; see `train.policy`."""
 
@@ -142,7 +151,9 @@ class TrainConfig(LoopConfig):
 
     data: Data = Data()
     model: ModelSpec = TcnSpec()
+    init: str = Field("", description="checkpoint whose weights to start from; empty: random")
     augment: Augment = Augment()
+    words: WordLossConfig = WordLossConfig()
     evaluation: SwipeEvaluation = SwipeEvaluation()
 
 

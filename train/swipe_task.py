@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from swipe.contract import ModelContract
 from swipe.decode import greedy
+from swipe.errors import ConfigError
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
 from train.augment import augment
-from train.checkpoint import Checkpoint, copy_tensors
+from train.checkpoint import Checkpoint, copy_tensors, load_checkpoint
 from train.config import TrainConfig
 from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words, predict
@@ -25,6 +27,7 @@ from train.relayout import relayout
 from train.stream import TrainingRows, row_groups
 from train.swipe_data import SwipeData, sample
 from train.task import Batch, Score
+from train.word_loss import WordLoss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,13 +46,31 @@ class SwipeTask:
         self._spec = config.model
         self._source = data.source
         self.model = build_model(self._spec)
+        if config.init:
+            self._start_from(Path(config.init))
         self._keys = layout.centers.astype(np.float32)
         self._rows = TrainingRows(row_groups(data.train, layout.letters), config.seed)
         self._dev = sample(data.dev, config.evaluation.swipes, config.seed)
         self._dev_features = np.clip(trajectories(self._dev), 0.0, 1.0)
         self._lexicon = load_lexicon(config.evaluation.lexicon)
+        self._words = WordLoss(self._lexicon, config.words) if config.words.share else None
         self._size = min(config.optimizer.batch_size, len(self._rows))
         self._batches_per_epoch = max(1, len(self._rows) // self._size)
+
+    def _start_from(self, path: Path) -> None:
+        """Take the weights of a checkpoint of the same architecture.
+
+        Raises:
+            ConfigError: it has another architecture.
+        """
+        checkpoint = load_checkpoint(path)
+        if checkpoint.spec.model_copy(update={"dropout": self._spec.dropout}) != self._spec:
+            raise ConfigError(
+                f"{path} holds {checkpoint.spec.to_dict()}, the configuration asks for "
+                f"{self._spec.to_dict()}",
+                fix="use the checkpoint's own architecture: --config or --set model.…",
+            )
+        self.model.load_state_dict(dict(checkpoint.tensors))
 
     @property
     def batches_per_epoch(self) -> int:
@@ -109,15 +130,22 @@ class SwipeTask:
         }
 
     def loss(self, batch: Batch) -> Tensor:
-        """CTC loss per letter, averaged over the batch."""
+        """CTC loss per letter, averaged over the batch, and the share of the word loss."""
         tensors = batch.tensors
-        return ctc_loss(
-            self.logits(batch),
+        logits = self.logits(batch)
+        ctc = ctc_loss(
+            logits,
             tensors["targets"],
             self.frames(batch),
             tensors["lengths"],
             blank=self._contract.blank,
         )
+        # Logits that are not finite cannot be decoded; the CTC loss shows them to the guard.
+        if self._words is None or not torch.isfinite(ctc):
+            return ctc
+        share = self._config.words.share
+        words = self._words(logits, tensors["targets"], tensors["lengths"])
+        return (1.0 - share) * ctc + share * words
 
     def evaluate(self) -> Score:
         """Beam-decode the held-out swipes; the score is strict top-1."""
