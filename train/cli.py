@@ -146,6 +146,53 @@ def evaluate(
 
 
 @app.command()
+def geometry(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A .safetensors checkpoint or a run folder.")
+    ] = Path("runs/latest"),
+    data: Annotated[
+        str | None, typer.Option(help="Swipes to carry; default: the run's held-out ones.")
+    ] = None,
+    lexicon: Annotated[
+        str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+    ] = "wordfreq",
+    layout: Annotated[
+        list[str] | None, typer.Option(help="Keyboards to carry them to; default: the built-in.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Only this many swipes; 0: all.")] = 2000,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here as JSON too.")
+    ] = None,
+) -> None:
+    """Prove that a model reads the keyboard: swipes carried to others, and shuffled letters.
+
+    Exit code 3 when another keyboard costs too much, or shuffled letters cost too little.
+
+    Example: [bold]swipe-train geometry --data dev.jsonl.gz --layout azerty --layout dvorak[/]
+    """
+    from swipe.files import write_text_atomic
+    from swipe.layout import BUILT_IN
+    from swipe.lexicon import load_lexicon
+    from train.checkpoint import load_checkpoint
+    from train.evaluate import held_out
+    from train.geometry import measure_geometry, require_geometry, table
+
+    loaded = load_checkpoint(checkpoint)
+    gestures, _ = held_out(loaded, data, limit)
+    found = measure_geometry(
+        loaded.model(),
+        loaded.contract,
+        gestures,
+        load_lexicon(lexicon),
+        layouts=tuple(layout or BUILT_IN),
+    )
+    console.print(table(found))
+    if json_out is not None:
+        write_text_atomic(json_out, json.dumps(found.to_dict(), indent=2) + "\n")
+    require_geometry(found)
+
+
+@app.command()
 def check(
     paths: Annotated[
         list[Path] | None,

@@ -19,10 +19,11 @@ from swipe.corpus import load_corpus
 from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
 from swipe.errors import DataError
 from swipe.features import feature_batch
+from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
 from swipe.scoring import KS, score_words
-from train.checkpoint import load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import Data
 from train.finite import require_finite
 
@@ -125,6 +126,31 @@ def evaluate_words(
     )
 
 
+def held_out(checkpoint: Checkpoint, data: str | None, limit: int) -> tuple[Sequence[Gesture], str]:
+    """The swipes to judge a checkpoint by, and what to call them.
+
+    Args:
+        checkpoint: trained on a run of its own.
+        data: corpus; None for the swipes that run held out.
+        limit: at most this many swipes, drawn over all writers; 0 for all.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    from train.swipe_data import load_swipe_data, sample
+
+    layout = Layout.from_contract(checkpoint.contract)
+    gestures: Sequence[Gesture]
+    if data is not None:
+        corpus = load_corpus(data, layout)
+        gestures, label = corpus.gestures, corpus.summary()
+    else:
+        fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
+        own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))
+        gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
+    return (sample(gestures, limit, 0) if limit else gestures), label
+
+
 def evaluate_checkpoint(
     path: Path, data: str | None, lexicon: str, *, beam_width: int, limit: int, threads: int
 ) -> Evaluation:
@@ -141,20 +167,9 @@ def evaluate_checkpoint(
     Raises:
         SwipeError: checkpoint, data or lexicon cannot be used.
     """
-    from train.swipe_data import load_swipe_data, sample
-
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
-    layout = Layout.from_contract(checkpoint.contract)
-    if data is not None:
-        corpus = load_corpus(data, layout)
-        gestures, label = corpus.gestures, corpus.summary()
-    else:
-        fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
-        own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))
-        gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
-    if limit:
-        gestures = sample(gestures, limit, 0)
+    gestures, label = held_out(checkpoint, data, limit)
     return evaluate_words(
         checkpoint.model(),
         checkpoint.contract,
