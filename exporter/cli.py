@@ -21,7 +21,13 @@ app = make_app(
     "on this machine, 5 a library is missing."
 )
 
-CheckpointOption = Annotated[Path, typer.Option(help="A .safetensors checkpoint or a run folder.")]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A .safetensors checkpoint or a run folder; default: runs/latest, or the released "
+        "base model before any run."
+    ),
+]
 OutOption = Annotated[Path, typer.Option(help="The bundle folder; replaced when all is built.")]
 QuantizeOption = Annotated[
     bool, typer.Option("--quantize/--no-quantize", help="Try int8 first, or float only.")
@@ -43,7 +49,7 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     """Add the subcommand `name`; all four differ in nothing but the formats they build."""
 
     def command(
-        checkpoint: CheckpointOption = Path("runs/latest"),
+        checkpoint: CheckpointOption = None,
         out: OutOption = Path("bundle"),
         quantize: QuantizeOption = True,
         budget: BudgetOption = 1.0,
@@ -53,9 +59,11 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     ) -> None:
         from exporter.bundle import Request, export
         from exporter.targets import find_target
+        from train.released import default_checkpoint
 
         targets = tuple(find_target(f) for f in formats)
-        request = Request(targets, checkpoint, out, quantize, budget, data, lexicon, samples)
+        source = checkpoint or default_checkpoint()
+        request = Request(targets, source, out, quantize, budget, data, lexicon, samples)
         manifest = export(request, console.print)
         raise typer.Exit(_conclude(manifest, out))
 

@@ -35,6 +35,13 @@ DevOption = Annotated[
     str | None,
     typer.Option("--dev", help="Held-out swipes; default: writers held out of --data."),
 ]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A .safetensors checkpoint or a run folder; default: runs/latest, or the released "
+        "base model before any run."
+    ),
+]
 LexiconOption = Annotated[
     str | None, typer.Option("--lexicon", help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
 ]
@@ -111,9 +118,7 @@ def preflight(
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A .safetensors checkpoint or a run folder.")
-    ] = Path("runs/latest"),
+    checkpoint: CheckpointOption = None,
     data: Annotated[
         str | None, typer.Option(help="Swipes to evaluate on; default: the run's held-out ones.")
     ] = None,
@@ -133,9 +138,15 @@ def evaluate(
     """
     from swipe.files import write_text_atomic
     from train.evaluate import evaluate_checkpoint, table
+    from train.released import default_checkpoint
 
     result = evaluate_checkpoint(
-        checkpoint, data, lexicon, beam_width=beam, limit=limit, threads=threads
+        checkpoint or default_checkpoint(),
+        data,
+        lexicon,
+        beam_width=beam,
+        limit=limit,
+        threads=threads,
     )
     for part in table(result):
         console.print(part)
@@ -147,9 +158,7 @@ def evaluate(
 
 @app.command()
 def geometry(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A .safetensors checkpoint or a run folder.")
-    ] = Path("runs/latest"),
+    checkpoint: CheckpointOption = None,
     data: Annotated[
         str | None, typer.Option(help="Swipes to carry; default: the run's held-out ones.")
     ] = None,
@@ -176,8 +185,9 @@ def geometry(
     from train.checkpoint import load_checkpoint
     from train.evaluate import held_out
     from train.geometry import measure_geometry, require_geometry, table
+    from train.released import default_checkpoint
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint or default_checkpoint())
     gestures, _ = held_out(loaded, data, limit)
     found = measure_geometry(
         loaded.model(),
