@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from swipe.corpus import is_synthetic, load_corpus, split_by_writer
-from swipe.errors import DataError, GateError
+from swipe.corpus import load_corpus, split_by_writer
+from swipe.errors import GateError
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.sources import SYNTHETIC
 from train.config import Data
-from train.swipe_data import load_swipe_data, sample
+from train.swipe_data import is_present, load_swipe_data, sample
 
 CALIBRATION_SWIPES: Final = 256
 CALIBRATION_SHARE: Final = 0.3
@@ -73,7 +72,7 @@ def choose_samples(
     Raises:
         DataError: the data cannot be used.
     """
-    if data is None and _present(trained_on):
+    if data is None and is_present(trained_on):
         fields = {key: trained_on[key] for key in ("train", "dev", "dev_share", "layout")}
         loaded = load_swipe_data(Data(**fields), layout, int(trained_on["seed"]))
         held_out = loaded.corpora[-1].label + (" held-out writers" if not fields["dev"] else "")
@@ -87,16 +86,6 @@ def choose_samples(
     if data is None:
         label += f"; the training data {trained_on.get('train')!r} is not on this machine"
     return _pick(calibration, verification, count, label)
-
-
-def _present(trained_on: Mapping[str, Any]) -> bool:
-    try:
-        specs = [str(trained_on["train"]), str(trained_on["dev"])]
-    except KeyError as error:
-        raise DataError(
-            f"the checkpoint does not record its data ({error.args[0]})", fix="give --data"
-        ) from error
-    return all(not spec or is_synthetic(spec) or Path(spec).exists() for spec in specs)
 
 
 def _pick(

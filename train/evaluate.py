@@ -137,13 +137,19 @@ def held_out(checkpoint: Checkpoint, data: str | None, limit: int) -> tuple[Sequ
     Raises:
         DataError: they cannot be read.
     """
-    from train.swipe_data import load_swipe_data, sample
+    from train.swipe_data import is_present, load_swipe_data, sample
 
     layout = Layout.from_contract(checkpoint.contract)
     gestures: Sequence[Gesture]
     if data is not None:
         corpus = load_corpus(data, layout)
         gestures, label = corpus.gestures, corpus.summary()
+    elif not is_present(checkpoint.data):
+        raise DataError(
+            f"the swipes that the checkpoint's run held out ({checkpoint.data['train']!r}) are not "
+            "on this machine",
+            fix="give swipes with --data",
+        )
     else:
         fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
         own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))

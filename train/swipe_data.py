@@ -5,13 +5,14 @@ Of a prepared folder only columns are read for that: gestures stay on disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from swipe.corpus import load_corpus, split_by_writer, writers
+from swipe.corpus import is_synthetic, load_corpus, split_by_writer, writers
 from swipe.errors import DataError
 from swipe.gesture import Gesture, letter_miss
 from swipe.layout import Layout
@@ -80,6 +81,21 @@ def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
         "synthetic": corpus.synthetic,
     }
     return SwipeData(kept, dev, len(train) - len(kept), tuple(corpora), source)
+
+
+def is_present(recorded: Mapping[str, Any]) -> bool:
+    """Whether the corpora of a checkpoint's record (`SwipeData.source`) are on this machine.
+
+    Raises:
+        DataError: the record does not name them.
+    """
+    try:
+        specs = [str(recorded["train"]), str(recorded["dev"])]
+    except KeyError as error:
+        raise DataError(
+            f"the checkpoint does not record its data ({error.args[0]})", fix="give --data"
+        ) from error
+    return all(not spec or is_synthetic(spec) or Path(spec).exists() for spec in specs)
 
 
 def sample(gestures: Sequence[Gesture], count: int, seed: int) -> list[Gesture]:
