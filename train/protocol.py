@@ -33,7 +33,7 @@ from train.config import Data
 from train.evaluate import Evaluation, Groups, evaluate_words
 from train.swipe_data import DEV_SALT, DEV_WRITERS, load_swipe_data, sample
 
-UNCHECKED_SYNTHETIC: Final = "trained on synthetic swipes, of which no real one can be a copy"
+UNCHECKED_SYNTHETIC: Final = "it is generated, and no real swipe can be among its swipes"
 
 
 @dataclass(frozen=True, slots=True)
