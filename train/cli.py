@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,25 +129,39 @@ def evaluate(
     beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 100,
     limit: Annotated[int, typer.Option(min=0, help="Only this many swipes; 0: all.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    against: Annotated[
+        Path | None, typer.Option(help="A second checkpoint: the same swipes, McNemar's test.")
+    ] = None,
+    train_data: Annotated[
+        str | None,
+        typer.Option(help="What it was trained on, if elsewhere now; an overlap is refused."),
+    ] = None,
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here as JSON too.")
     ] = None,
 ) -> None:
-    """Decode held-out swipes, greedily and by beam, and print the accuracy.
+    """Decode held-out swipes, greedily and by beam, and print the accuracy with its intervals.
+
+    Refused with exit code 3 when swipes or writers of it were trained on.
 
     Example: [bold]swipe-train eval --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
+
+    Example: [bold]swipe-train eval --checkpoint runs/new --against runs/old --data dev.jsonl.gz[/]
     """
+    from swipe.decode import DEFAULT_PRESET
     from swipe.files import write_text_atomic
-    from train.evaluate import evaluate_checkpoint, table
+    from train.protocol import evaluate_checkpoint, table
     from train.released import default_checkpoint
 
     result = evaluate_checkpoint(
         checkpoint or default_checkpoint(),
         data,
         lexicon,
-        beam_width=beam,
+        preset=replace(DEFAULT_PRESET, beam_width=beam),
         limit=limit,
         threads=threads,
+        against=against,
+        train_data=train_data,
     )
     for part in table(result):
         console.print(part)
@@ -183,16 +198,15 @@ def geometry(
     from swipe.layout import BUILT_IN
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
-    from train.evaluate import held_out
     from train.geometry import measure_geometry, require_geometry, table
+    from train.protocol import held_out
     from train.released import default_checkpoint
 
     loaded = load_checkpoint(checkpoint or default_checkpoint())
-    gestures, _ = held_out(loaded, data, limit)
     found = measure_geometry(
         loaded.model(),
         loaded.contract,
-        gestures,
+        held_out(loaded, data, limit).gestures,
         load_lexicon(lexicon),
         layouts=tuple(layout or BUILT_IN),
     )

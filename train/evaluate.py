@@ -1,59 +1,76 @@
-"""Evaluation: a model's logits on held-out swipes, decoded greedily and by beam, and scored."""
+"""Evaluation: a model's logits on swipes, decoded greedily and by beam, and scored.
+
+Logits are computed once and handed to every decoder batch by batch, so that memory does not grow
+with them. Which swipes, and whether they may be used, is `train.protocol`'s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import nn
 
-from swipe.console import make_table
 from swipe.contract import ModelContract
-from swipe.corpus import load_corpus
-from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
+from swipe.decode import DEFAULT_PRESET, BeamDecoder, DecoderPreset, greedy
 from swipe.errors import DataError
-from swipe.features import feature_batch
-from swipe.gesture import Gesture
-from swipe.layout import Layout
-from swipe.lexicon import Lexicon, load_lexicon
-from swipe.scoring import KS, score_words
-from train.checkpoint import Checkpoint, load_checkpoint
-from train.config import Data
+from swipe.lexicon import Lexicon
+from swipe.scoring import KS, ranks, score_words
 from train.finite import require_finite
 
 BATCH: Final = 256
 CANDIDATES: Final = max(KS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """Figures of one model on one set of swipes.
 
     Attributes:
         swipes: what was evaluated on; says "synthetic" when it is.
+        swipes_sha256: hash of the set, its order aside; figures compare only when it is equal.
         lexicon: name of the lexicon.
-        lexicon_sha256: its hash; results compare only when it is equal.
-        beam_width: of the beam search.
+        lexicon_sha256: its hash; likewise.
+        preset: settings of the beam search.
         beam: figures of the beam search.
+        extended: the beam's figures over the lexicon with the swipes' own words added at its
+            lowest frequency, so that none is out of vocabulary; None when not asked for.
         greedy: figures of the greedy strings, no lexicon used to decode.
+        ranks: int64[N], place of each word among the beam's candidates; not part of the record.
     """
 
     swipes: str
+    swipes_sha256: str
     lexicon: str
     lexicon_sha256: str
-    beam_width: int
+    preset: DecoderPreset
     beam: dict[str, Any]
+    extended: dict[str, Any] | None
     greedy: dict[str, Any]
+    ranks: NDArray[np.int64]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "ranks"}
+        return {**fields, "preset": asdict(self.preset)}
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """What swipes are resampled and told apart by.
+
+    Attributes:
+        writers: who made each swipe; intervals resample them.
+        kinds: a stratum that each swipe belongs to, empty for none.
+    """
+
+    writers: Sequence[str]
+    kinds: Sequence[str]
 
 
 def predict(
@@ -97,6 +114,15 @@ def rounding_error(
     return float(np.abs(double - logits).max())
 
 
+def swipes_sha256(features: NDArray[np.floating], truths: Sequence[str]) -> str:
+    """SHA-256 of a set of swipes, ``features [N, 2, 64]`` and their words, in whatever order."""
+    swipes = (
+        hashlib.sha256(row.tobytes() + truth.encode()).digest()
+        for row, truth in zip(features, truths, strict=True)
+    )
+    return hashlib.sha256(b"".join(sorted(swipes))).hexdigest()
+
+
 def evaluate_words(
     model: nn.Module,
     contract: ModelContract,
@@ -104,105 +130,71 @@ def evaluate_words(
     truths: Sequence[str],
     lexicon: Lexicon,
     *,
-    beam_width: int = DEFAULT_PRESET.beam_width,
+    preset: DecoderPreset = DEFAULT_PRESET,
     swipes: str = "",
+    groups: Groups | None = None,
+    extended: bool = False,
+    say: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Decode and score ``features [N, 2, 64]`` whose words are `truths`."""
-    if not len(features):
-        raise DataError("there are no swipes to evaluate on", fix="give a corpus with --data")
-    decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
+    """Decode and score ``features [N, 2, 64]`` whose words are `truths`.
+
+    Args:
+        model: what gives the logits.
+        contract: what it takes and gives.
+        features: what it is shown.
+        truths: the intended words.
+        lexicon: the words that the beam search knows.
+        preset: settings of the beam search.
+        swipes: what to call the swipes.
+        groups: for intervals over writers and more strata; None for neither.
+        extended: decode a second time, over the lexicon extended by `truths`.
+        say: is told how many swipes are done.
+
+    Raises:
+        DataError: there are no swipes, or not one word for each.
+        NonFiniteError: the model gave NaN or Inf.
+    """
+    if not len(features) or len(features) != len(truths):
+        raise DataError(
+            f"there are {len(features)} swipes and {len(truths)} words to evaluate on",
+            fix="give a corpus with --data",
+        )
+    decoder = BeamDecoder(lexicon, preset)
+    everything = lexicon.extended(truths) if extended else lexicon
+    # The same words need no second search.
+    second = BeamDecoder(everything, preset) if len(everything) > len(lexicon) else None
     beam: list[list[str]] = []
+    with_all: list[list[str]] = []
     strings: list[list[str]] = []
     for logits in _predictions(model, contract, features):
-        beam += decoder.decode_words(logits, CANDIDATES)
+        candidates = decoder.decode_words(logits, CANDIDATES)
+        beam += candidates
+        with_all += second.decode_words(logits, CANDIDATES) if second else candidates
         strings += [[word] for word in greedy(logits, contract.alphabet)]
+        if say is not None:
+            say(len(beam))
+
+    def score(rows: list[list[str]], words: Lexicon) -> dict[str, Any]:
+        writers, kinds = (groups.writers, groups.kinds) if groups else (None, None)
+        return score_words(truths, rows, words, writers=writers, kinds=kinds).to_dict()
+
     return Evaluation(
         swipes=swipes,
+        swipes_sha256=swipes_sha256(features, truths),
         lexicon=lexicon.name,
         lexicon_sha256=lexicon.sha256,
-        beam_width=beam_width,
-        beam=score_words(truths, beam, lexicon).to_dict(),
-        greedy=score_words(truths, strings, lexicon).to_dict(),
+        preset=preset,
+        beam=score(beam, lexicon),
+        extended=(
+            {
+                "lexicon": everything.name,
+                "lexicon_sha256": everything.sha256,
+                "words_added": len(everything) - len(lexicon),
+                **score(with_all, everything),
+            }
+            if extended
+            else None
+        ),
+        greedy=score(strings, lexicon),
+        ranks=ranks(truths, beam),
     )
-
-
-def held_out(checkpoint: Checkpoint, data: str | None, limit: int) -> tuple[Sequence[Gesture], str]:
-    """The swipes to judge a checkpoint by, and what to call them.
-
-    Args:
-        checkpoint: trained on a run of its own.
-        data: corpus; None for the swipes that run held out.
-        limit: at most this many swipes, drawn over all writers; 0 for all.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    from train.swipe_data import is_present, load_swipe_data, sample
-
-    layout = Layout.from_contract(checkpoint.contract)
-    gestures: Sequence[Gesture]
-    if data is not None:
-        corpus = load_corpus(data, layout)
-        gestures, label = corpus.gestures, corpus.summary()
-    elif not is_present(checkpoint.data):
-        raise DataError(
-            f"the swipes that the checkpoint's run held out ({checkpoint.data['train']!r}) are not "
-            "on this machine",
-            fix="give swipes with --data",
-        )
-    else:
-        fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
-        own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))
-        gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
-    return (sample(gestures, limit, 0) if limit else gestures), label
-
-
-def evaluate_checkpoint(
-    path: Path, data: str | None, lexicon: str, *, beam_width: int, limit: int, threads: int
-) -> Evaluation:
-    """Evaluate a checkpoint on a corpus, or on its own run's held-out swipes.
-
-    Args:
-        path: a checkpoint or a run folder.
-        data: corpus; None for the swipes the run held out.
-        lexicon: lexicon specification.
-        beam_width: of the beam search.
-        limit: at most this many swipes, drawn over all writers; 0 for all.
-        threads: torch threads.
-
-    Raises:
-        SwipeError: checkpoint, data or lexicon cannot be used.
-    """
-    torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(path)
-    gestures, label = held_out(checkpoint, data, limit)
-    return evaluate_words(
-        checkpoint.model(),
-        checkpoint.contract,
-        feature_batch(gestures),
-        [g.word for g in gestures],
-        load_lexicon(lexicon),
-        beam_width=beam_width,
-        swipes=label,
-    )
-
-
-def table(result: Evaluation) -> list[Table | str]:
-    """What ``swipe-train eval`` prints."""
-    beam = result.beam
-    title = f"{result.swipes}; lexicon {result.lexicon}, beam {result.beam_width}"
-    accuracy = make_table(title, "set", "swipes", *(f"top-{k} %" for k in KS))
-    rows = {"strict": beam["strict"], "in vocabulary": beam["in_vocabulary"], **beam["strata"]}
-    for name, part in rows.items():
-        if part is not None:
-            figures = (f"{part['top_k'][str(k)]:.2f}" for k in KS)
-            accuracy.add_row(name, f"{part['n']:,}", *figures)
-    top1 = result.greedy["strict"]["top_k"]["1"]
-    edits = result.greedy["edits"]
-    return [
-        accuracy,
-        f"greedy strings: {top1:.2f} % right, CER {result.greedy['cer']:.2f} % "
-        f"({edits['substitutions']} substitutions, {edits['deletions']} deletions, "
-        f"{edits['insertions']} insertions); beam CER {beam['cer']:.2f} %",
-        f"lexicon hash {result.lexicon_sha256[:16]}",
-    ]

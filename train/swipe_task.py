@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from swipe.contract import ModelContract
-from swipe.decode import greedy
+from swipe.decode import DEFAULT_PRESET, greedy
 from swipe.errors import ConfigError
 from swipe.features import trajectories
 from swipe.layout import Layout
@@ -155,7 +155,7 @@ class SwipeTask:
             self._dev_features,
             [g.word for g in self._dev],
             self._lexicon,
-            beam_width=self._config.evaluation.beam_width,
+            preset=replace(DEFAULT_PRESET, beam_width=self._config.evaluation.beam_width),
         )
         top = result.beam["strict"]["top_k"]
         summary = f"dev top-1 {top['1']:.1f} %, top-4 {top['4']:.1f} % of {len(self._dev)} swipes"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swipe.errors import DataError
-from swipe.scoring import count_edits, score_words
+from swipe.errors import DataError, GateError
+from swipe.scoring import compare, count_edits, ranks, score_words
+from swipe.statistics import Interval
 
 TEXT = st.text("abc", max_size=6)
 
@@ -78,3 +79,74 @@ def test_edits_of_nothing_are_refused() -> None:
     for references, hypotheses in (([], []), ([""], ["a"]), (["a"], [])):
         with pytest.raises(DataError):
             count_edits(references, hypotheses)
+
+
+# Intervals, strata and pairs.
+
+TRUTHS = ["the", "letter", "on", "word"] * 10
+RIGHT = [[truth, "no"] for truth in TRUTHS]
+PEOPLE = [str(i // 4) for i in range(40)]
+
+
+def test_a_shuffled_candidate_list_scores_lower() -> None:
+    honest = score_words(TRUTHS, RIGHT, set(TRUTHS)).strict.top_k
+    backwards = score_words(TRUTHS, [row[::-1] for row in RIGHT], set(TRUTHS)).strict.top_k
+    moved = score_words(TRUTHS, [*RIGHT[1:], RIGHT[0]], set(TRUTHS)).strict.top_k
+    assert honest["1"] == 100.0
+    assert (backwards["1"], backwards["3"]) == (0.0, 100.0)
+    assert moved["8"] == 0.0
+
+
+def test_intervals_are_in_percent_and_of_every_set() -> None:
+    half = [row if i % 8 < 4 else ["no"] for i, row in enumerate(RIGHT)]
+    scores = score_words(TRUTHS, half, {"the"}, writers=PEOPLE)
+    for part in (scores.strict, scores.in_vocabulary, *scores.strata.values()):
+        assert part is not None
+        for k in ("1", "4"):
+            assert 0.0 < part.intervals[k].low < part.top_k[k] < part.intervals[k].high < 100.0
+
+
+def test_without_writers_there_are_no_intervals() -> None:
+    assert score_words(TRUTHS, RIGHT, set(TRUTHS)).strict.intervals == {}
+    alone = score_words(TRUTHS, RIGHT, set(TRUTHS), writers=["me"] * 40)
+    assert alone.strict.intervals == {}
+
+
+def test_kinds_become_strata_and_the_worst_is_named() -> None:
+    kinds = ["plain", "odd", "", "plain"] * 10
+    missed = [row if kind != "odd" else [] for row, kind in zip(RIGHT, kinds, strict=True)]
+    scores = score_words(["tap", *TRUTHS[1:]], missed, set(), kinds=kinds)
+    assert (scores.strata["plain"].n, scores.strata["odd"].n) == (20, 10)
+    assert scores.strata["odd"].top_k["8"] == 0.0
+    assert scores.worst == "doubled letters"  # the swipes of "letter" are those of "odd"
+    assert scores.to_dict()["worst_stratum"] == scores.worst
+
+
+def test_as_many_writers_and_kinds_as_swipes_are_needed() -> None:
+    for options in ({"writers": PEOPLE[1:]}, {"kinds": [""]}):
+        with pytest.raises(DataError):
+            score_words(TRUTHS, RIGHT, set(TRUTHS), **options)
+
+
+def test_two_models_are_paired_swipe_by_swipe() -> None:
+    first = ranks(TRUTHS, RIGHT)
+    second = ranks(TRUTHS, [["no"] if i % 8 == 0 else row for i, row in enumerate(RIGHT)])
+    found = compare(first, second, PEOPLE)["1"]
+    assert (found.only_first, found.only_second) == (5, 0)
+    assert found.p == pytest.approx(2 / 32)
+    assert found.difference == pytest.approx(12.5)
+    assert found.interval is not None
+    assert found.interval.low < 12.5 < found.interval.high
+    swapped = compare(second, first, PEOPLE)["1"]
+    assert (swapped.only_first, swapped.difference, swapped.p) == (0, -12.5, found.p)
+
+
+def test_a_model_against_itself_does_not_differ() -> None:
+    itself = compare(ranks(TRUTHS, RIGHT), ranks(TRUTHS, RIGHT), PEOPLE)["4"]
+    assert (itself.p, itself.difference) == (1.0, 0.0)
+    assert itself.interval == Interval(0.0, 0.0)
+
+
+def test_other_swipes_cannot_be_paired() -> None:
+    with pytest.raises(GateError):
+        compare(ranks(TRUTHS, RIGHT), ranks(TRUTHS[1:], RIGHT[1:]), PEOPLE)

@@ -150,7 +150,7 @@ def test_eval_prints_a_table_and_writes_json(
     result = json.loads(figures.read_text())
     assert result["beam"]["strict"]["n"] == result["greedy"]["strict"]["n"] == 25
     assert result["lexicon"] == "wordfreq:2000"
-    assert result["beam_width"] == 8
+    assert result["preset"]["beam_width"] == 8
 
 
 def test_a_rejected_row_is_quarantined_with_its_reason(

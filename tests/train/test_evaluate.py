@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
+from swipe.decode import DecoderPreset
 from swipe.errors import CheckpointError, DataError, ExitCode, NonFiniteError, SwipeError
 from swipe.features import feature_batch
 from swipe.gesture import Gesture
@@ -22,8 +22,9 @@ from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import Data, TrainConfig
-from train.evaluate import BATCH, evaluate_checkpoint, evaluate_words, predict, table
+from train.evaluate import BATCH, evaluate_words, predict
 from train.models import TcnSpec, build_model
+from train.protocol import evaluate_checkpoint
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 from train.task import Score
@@ -32,6 +33,7 @@ LAYOUT = load_layout("qwerty")
 CONTRACT = LAYOUT.contract()
 SPEC = TcnSpec(channels=4, dilations=(1,))
 WORDS = "wordfreq:2000"
+NARROW = DecoderPreset(beam_width=8)
 
 
 class Oracle(nn.Module):
@@ -83,7 +85,7 @@ def untrained(**changes: object) -> Checkpoint:
 def evaluate_file(
     path: Path, data: str | None = "synthetic:30", limit: int = 0
 ) -> dict[str, object]:
-    return evaluate_checkpoint(path, data, WORDS, beam_width=8, limit=limit, threads=1).to_dict()
+    return evaluate_checkpoint(path, data, WORDS, preset=NARROW, limit=limit).to_dict()
 
 
 # Predictions.
@@ -142,14 +144,14 @@ def test_the_figures_are_all_there_and_are_json(swipes: list[Gesture], lexicon: 
         feature_batch(swipes),
         [g.word for g in swipes],
         lexicon,
-        beam_width=50,
+        preset=DecoderPreset(beam_width=50),
         swipes="synthetic",
     )
     figures = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert figures["swipes"] == "synthetic"
     assert figures["lexicon"] == WORDS
     assert figures["lexicon_sha256"] == lexicon.sha256
-    assert figures["beam_width"] == 50
+    assert figures["preset"]["beam_width"] == 50
     for decoder in ("beam", "greedy"):
         part = figures[decoder]
         assert part["strict"]["n"] == len(swipes)
@@ -167,38 +169,11 @@ def test_a_word_outside_the_lexicon_is_a_strict_miss(swipes: list[Gesture]) -> N
     """Strict counts it, in-vocabulary leaves it out, and nothing is averaged over nothing."""
     truths = ["zzxq"] * len(swipes)
     result = evaluate_words(
-        Oracle(), CONTRACT, feature_batch(swipes), truths, load_lexicon(WORDS), beam_width=8
+        Oracle(), CONTRACT, feature_batch(swipes), truths, load_lexicon(WORDS), preset=NARROW
     )
     assert result.beam["strict"]["top_k"]["8"] == 0.0
     assert result.beam["in_vocabulary"] is None
     json.dumps(result.to_dict(), allow_nan=False)
-    assert table(result)
-
-
-def test_the_table_names_the_swipes_the_lexicon_and_every_top_k(
-    swipes: list[Gesture], lexicon: Lexicon
-) -> None:
-    result = evaluate_words(
-        Oracle(),
-        CONTRACT,
-        feature_batch(swipes),
-        [g.word for g in swipes],
-        lexicon,
-        swipes="synthetic (60 swipes, seed 0)",
-    )
-    wide = Console(width=100, force_terminal=False, color_system=None)
-    with wide.capture() as captured:
-        for part in table(result):
-            wide.print(part)
-    text = captured.get()
-    assert "synthetic (60 swipes, seed 0)" in text
-    assert WORDS in text
-    for k in KS:
-        assert f"top-{k} %" in text
-    assert "strict" in text
-    assert "in vocabulary" in text
-    assert "CER" in text
-    assert lexicon.sha256[:16] in text
 
 
 # Checkpoints.
@@ -282,11 +257,19 @@ def test_real_swipes_are_evaluated(tmp_path: Path, shared_data: Path) -> None:
 
 def test_the_released_model_reads_real_swipes(released: Path, shared_data: Path) -> None:
     corpus = shared_data / "how_we_swipe" / "dev.jsonl.gz"
-    result = evaluate_checkpoint(
-        released, str(corpus), "wordfreq:50000", beam_width=50, limit=150, threads=1
+    report = evaluate_checkpoint(
+        released,
+        str(corpus),
+        "wordfreq:50000",
+        preset=DecoderPreset(beam_width=50),
+        limit=150,
+        train_data="synthetic",
     )
+    result = report.judged.evaluation
     assert result.beam["strict"]["top_k"]["4"] > 70.0
     assert result.greedy["cer"] < 40.0
+    strata = result.beam["strata"]
+    assert strata["natural sentences"]["n"] + strata["random prompts"]["n"] == 150
 
 
 def test_written_and_read_swipes_score_the_same(tmp_path: Path, swipes: list[Gesture]) -> None:
