@@ -260,9 +260,9 @@ def test_a_sabotaged_agnostic_int8_artefact_falls_back_to_float(
     assert [p.name for p in tmp_path.iterdir()] == ["model-agnostic.fp32.onnx"]
 
 
-def _request(checkpoint: Path, out: Path) -> Request:
+def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
-        (find_target("onnx"),), (BAKED, AGNOSTIC), checkpoint, out, quantize=True, budget=5.0,
+        (find_target("onnx"),), views or (BAKED,), checkpoint, out, quantize=True, budget=5.0,
         data="synthetic:1500", lexicon=f"wordfreq:{WORDS}", samples=200,
     )  # fmt: skip
 
@@ -290,9 +290,14 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
     released: Path, honest: tuple[Lowering, Evidence], tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
-    export(_request(released, bundle), say=lambda line: None)
+    export(_request(released, bundle, BAKED, AGNOSTIC), say=lambda line: None)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=2)
-    assert not bench(bundle, plan, 1, None, lambda line: None).failed
+    measured = bench(bundle, plan, 1, None, lambda line: None)
+    assert not measured.failed
+    assert [row.name for row in measured.rows] == [
+        "pytorch eager",
+        *(f"onnx {view} {rung}" for view in ("baked", "agnostic") for rung in ("int8", "fp32")),
+    ]
 
     job, _ = honest
     impostor = bundle / "model.fp32.onnx"
