@@ -92,7 +92,9 @@ class Agnostic(Folded):
             layout_mask: ``[B, S]``, 1 where a slot holds a key, 0 where it is empty.
         """
         projected = self.projected(features)
-        embeddings = self.key_embedding(layout_keys).transpose(1, 2)
+        # Empty slots are moved to the origin: their embeddings could overflow, and Inf * 0 is NaN.
+        keys = layout_keys * layout_mask[:, :, None]
+        embeddings = self.key_embedding(keys).transpose(1, 2)
         scores = torch.bmm(projected[:, :, :EMBEDDING], embeddings)
         # Arithmetic, not a boolean mask, which converters have been seen to read the wrong way
         # round; exact for masks of 0 and 1.
