@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from android_harness.protocol import Loader, Plan, measure
 from android_harness.stats import Latency, summarize
+from exporter.evidence import Evidence, judge
 from exporter.formats import Runner
-from exporter.ladder import Evidence, answer
 from exporter.manifest import (
     CHECKPOINT,
     VERIFICATION,
@@ -24,8 +24,9 @@ from exporter.manifest import (
     load_manifest,
     require_unaltered,
 )
-from exporter.parity import Answers, Limits, Status, Verdict, compare, refused
+from exporter.parity import Answers, Limits, Status, Verdict, refused
 from exporter.targets import Target, find_target
+from exporter.views import BAKED, find_view
 from swipe.errors import GateError
 from swipe.files import sha256_file
 
@@ -38,7 +39,7 @@ class Row:
     """One implementation's results.
 
     Attributes:
-        name: e.g. "onnx int8".
+        name: e.g. "onnx baked int8".
         taken: whether the manifest ships it.
         size_bytes: of the artefact; for PyTorch, of the checkpoint.
         load_ms: file to ready.
@@ -122,7 +123,6 @@ def bench(
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
     from train.evaluate import predict
-    from train.models import bake
 
     torch.set_num_threads(threads)
     manifest = load_manifest(folder)
@@ -142,11 +142,15 @@ def bench(
     decode = BeamDecoder(words_known).decode_words
     observe(f"PyTorch on {len(words):,} swipes")
     logits = predict(checkpoint.model(), checkpoint.contract, features)
-    evidence = Evidence(features, words, Answers(logits, decode(logits)), decode)
+    reference = Answers(logits, decode(logits))
+    evidence = {
+        name: find_view(name).evidence(checkpoint, features, words, reference, decode)
+        for name in {BAKED.name, *(entry.view for entry in manifest.formats)}
+    }
     rounding = manifest.source.reference_rounding
 
     def eager() -> Runner:
-        baked = bake(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
+        baked = BAKED.module(checkpoint.model(), checkpoint.contract)
 
         def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.inference_mode():
@@ -155,8 +159,8 @@ def bench(
         return run
 
     loaders: dict[str, Loader] = {EAGER: eager}
-    entries: dict[str, tuple[RungEntry | None, Limits]] = {
-        EAGER: (None, find_target("onnx").baseline.limits.allowing(rounding))
+    entries: dict[str, tuple[RungEntry | None, Limits, Evidence]] = {
+        EAGER: (None, find_target("onnx").baseline.limits.allowing(rounding), evidence[BAKED.name])
     }
     skipped: dict[str, str] = {}
     for format_entry in manifest.formats:
@@ -164,20 +168,22 @@ def bench(
         for entry in format_entry.rungs:
             if entry.file is None:
                 continue
-            name = f"{target.name} {entry.rung}"
+            name = f"{target.name} {format_entry.view} {entry.rung}"
             path = require_unaltered(folder, entry)
             if not target.executes_here():
                 skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
                 continue
             loaders[name] = _loader(target, path, threads)
-            entries[name] = (entry, _limits(target, entry.rung, manifest))
+            limits = _limits(target, entry.rung, manifest)
+            entries[name] = (entry, limits, evidence[format_entry.view])
     if len(loaders) == 1 and not skipped:
         raise GateError(f"{folder} ships no artefact", fix="export again")
-    runners, timings = measure(loaders, features, plan, observe)
+    context = {name: judged_by.context for name, (_, _, judged_by) in entries.items()}
+    runners, timings = measure(loaders, features, context, plan, observe)
     rows = []
     for name, runner in runners.items():
         observe(f"parity of {name}")
-        entry_or_none, limits = entries[name]
+        entry_or_none, limits, judged_by = entries[name]
         rows.append(
             Row(
                 name=name,
@@ -188,7 +194,7 @@ def bench(
                 first_ms=timings[name].first_ms,
                 latency=summarize(timings[name].latency_ns),
                 latency_ns=timings[name].latency_ns,
-                verdict=_verdict(runner, evidence, limits),
+                verdict=_verdict(runner, judged_by, limits),
             )
         )
     used = {"name": words_known.name, "sha256": words_known.sha256}
@@ -222,6 +228,6 @@ def _limits(target: Target, rung: str, manifest: Manifest) -> Limits:
 
 def _verdict(runner: Runner, evidence: Evidence, limits: Limits) -> Verdict:
     try:
-        return compare(evidence.reference, answer(runner, evidence), evidence.truths, limits)
+        return judge(runner, evidence, limits)
     except GateError as error:
         return refused(str(error))

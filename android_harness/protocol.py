@@ -55,6 +55,7 @@ class Timing:
 def measure(
     loaders: Mapping[str, Loader],
     inputs: NDArray[np.float32],
+    context: Mapping[str, tuple[NDArray[np.float32], ...]],
     plan: Plan,
     observe: Callable[[str], None],
 ) -> tuple[dict[str, Runner], dict[str, Timing]]:
@@ -63,6 +64,7 @@ def measure(
     Args:
         loaders: how to open each implementation, by name.
         inputs: float32[N, 2, 64]; call ``i`` gets swipe ``i mod N``.
+        context: what each implementation is given after the swipe, by name; nothing where absent.
         plan: how long to measure.
         observe: told the name of what is being measured.
 
@@ -80,20 +82,21 @@ def measure(
             runners[name] = load()
             load_ns.append(time.perf_counter_ns() - started)
         started = time.perf_counter_ns()
-        runners[name](rows[0])
+        runners[name](rows[0], *context.get(name, ()))
         first_ns = time.perf_counter_ns() - started
         timings[name] = Timing(load_ms=float(np.median(load_ns)) / 1e6, first_ms=first_ns / 1e6)
     names = list(loaders)
     for name in names:
         for call in range(plan.warmup):
-            runners[name](rows[call % len(rows)])
+            runners[name](rows[call % len(rows)], *context.get(name, ()))
     for block in range(plan.blocks):
         observe(f"measuring, round {block + 1} of {plan.blocks}")
         for name in _rotated(names, block):
             for call in range(plan.block_calls):
                 row = rows[(block * plan.block_calls + call) % len(rows)]
+                given = (row, *context.get(name, ()))
                 started = time.perf_counter_ns()
-                runners[name](row)
+                runners[name](*given)
                 timings[name].latency_ns.append(time.perf_counter_ns() - started)
     return runners, timings
 

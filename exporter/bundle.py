@@ -36,6 +36,7 @@ from exporter.manifest import (
 from exporter.report import write_report
 from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
+from exporter.views import VIEWS, View
 from exporter.worker import SAMPLES, Job, run_worker
 from swipe.errors import GateError, SwipeError
 from swipe.features import feature_batch
@@ -51,6 +52,7 @@ class Request:
     """What the user asked for; see ``swipe-export --help``."""
 
     targets: tuple[Target, ...]
+    views: tuple[View, ...]
     checkpoint: Path
     out: Path
     quantize: bool
@@ -89,6 +91,7 @@ def export(request: Request, say: Say) -> Manifest:
         job = Job(
             checkpoint=str((folder / CHECKPOINT).resolve()),
             folder=str(folder.resolve()),
+            views=tuple(view.name for view in request.views),
             lexicon=request.lexicon,
             quantize=request.quantize,
             budget=request.budget,
@@ -116,6 +119,7 @@ def export(request: Request, say: Say) -> Manifest:
                 accuracy_budget=request.budget,
                 reference_rounding=rounding,
             ),
+            views=tuple(view.describe(checkpoint.contract) for view in VIEWS),
             formats=entries,
         )
         manifest = _with_earlier_formats(manifest, out, folder)
@@ -153,25 +157,32 @@ def _build_all(
 ) -> tuple[FormatEntry, ...]:
     """All formats, two at a time on two cores; the first error is raised after all have ended."""
 
-    def build(target: Target) -> FormatEntry | SwipeError:
+    def build(target: Target) -> dict[str, FormatEntry] | SwipeError:
         try:
-            records = run_worker(scratch, job, target.name, say)
+            views = run_worker(scratch, job, target.name, say)
         except SwipeError as error:
             say(f"{target.name}: {error}")
             return error
-        entries = tuple(RungEntry.model_validate(record) for record in records)
-        return FormatEntry(format=target.name, rungs=entries)
+        return {
+            view: FormatEntry(
+                format=target.name,
+                view=view,
+                rungs=tuple(RungEntry.model_validate(record) for record in records),
+            )
+            for view, records in views.items()
+        }
 
     with ThreadPoolExecutor(max_workers=min(len(targets), os.cpu_count() or 1)) as pool:
         outcomes = list(pool.map(build, targets))
     for outcome in outcomes:
         if isinstance(outcome, SwipeError):
             raise outcome
-    return tuple(outcome for outcome in outcomes if isinstance(outcome, FormatEntry))
+    built = [outcome for outcome in outcomes if not isinstance(outcome, SwipeError)]
+    return tuple(entries[view] for view in job.views for entries in built)
 
 
 def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
-    """Keep the formats of the earlier bundle that were not asked for now.
+    """Keep what the earlier bundle has of formats and views that were not asked for now.
 
     Only when they were built from the same weights and judged by the same swipes, budget and
     lexicon, and their files are unaltered: a manifest never mixes two models.
@@ -182,8 +193,8 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
         previous = load_manifest(earlier)
         if previous.source != manifest.source:
             return manifest
-        built = {entry.format for entry in manifest.formats}
-        kept = [entry for entry in previous.formats if entry.format not in built]
+        built = {(entry.format, entry.view) for entry in manifest.formats}
+        kept = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
         for entry in kept:
             for rung in entry.rungs:
                 if rung.file is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,22 @@ app = make_app(
     "on this machine, 5 a library is missing."
 )
 
+
+class ViewChoice(StrEnum):
+    """What ``--view`` takes."""
+
+    BAKED = "baked"
+    AGNOSTIC = "agnostic"
+    BOTH = "both"
+
+
+ViewOption = Annotated[
+    ViewChoice,
+    typer.Option(
+        "--view",
+        help="baked: for one keyboard. agnostic: the keyboard is passed at run time.",
+    ),
+]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
@@ -51,6 +68,7 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     def command(
         checkpoint: CheckpointOption = None,
         out: OutOption = Path("bundle"),
+        view: ViewOption = ViewChoice.BOTH,
         quantize: QuantizeOption = True,
         budget: BudgetOption = 1.0,
         data: DataOption = None,
@@ -59,11 +77,13 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     ) -> None:
         from exporter.bundle import Request, export
         from exporter.targets import find_target
+        from exporter.views import VIEWS, find_view
         from train.released import default_checkpoint
 
         targets = tuple(find_target(f) for f in formats)
+        views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
         source = checkpoint or default_checkpoint()
-        request = Request(targets, source, out, quantize, budget, data, lexicon, samples)
+        request = Request(targets, views, source, out, quantize, budget, data, lexicon, samples)
         manifest = export(request, console.print)
         raise typer.Exit(_conclude(manifest, out))
 
@@ -81,7 +101,7 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.swipes}"
     table = make_table(
-        title, "format", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
+        title, "format", "view", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
     )
     for entry in manifest.formats:
         taken, metrics = entry.taken, entry.taken.verdict.metrics
@@ -95,14 +115,14 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
             )
         )
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
-        verdict = f"{taken.verdict.status} ({taken.verdict.level})"
-        table.add_row(entry.format, taken.rung, size, *figures, verdict)
+        table.add_row(entry.format, entry.view, taken.rung, size, *figures, taken.verdict.status)
     console.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:
             if rung.verdict.reasons:
                 reasons = "; ".join(rung.verdict.reasons)
-                console.print(f"{entry.format} {rung.rung}: {rung.verdict.status}: {reasons}")
+                name = f"{entry.format} {entry.view} {rung.rung}"
+                console.print(f"{name}: {rung.verdict.status}: {reasons}")
     console.print(f"manifest and report: {out}/manifest.json, {out}/report.md")
     console.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
     verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)

@@ -2,54 +2,29 @@
 
 The float baseline is built and verified first: without it there is neither a size to undercut nor
 anything to fall back to. Then the quantized rungs are tried, best first, until one is not refused.
-A rung is refused when it cannot be built, is damaged, carries another contract, is no smaller than
-the baseline, gives a value that is not finite, or disagrees with PyTorch beyond its limits.
+A rung is refused when it cannot be built, is damaged, carries another contract, takes or gives
+something else than its view says, is no smaller than the baseline, gives a value that is not
+finite, or disagrees with PyTorch beyond its limits.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from exporter.evidence import Evidence, judge
 from exporter.formats import Lowering
-from exporter.parity import Answers, Limits, Status, Verdict, compare, refused, unverified
+from exporter.parity import Limits, Status, Verdict, refused, unverified
 from exporter.targets import Rung, Target
-from swipe.errors import GateError, LoweringError, MissingError
+from exporter.views import CONTRACT_KEY, View
+from swipe.errors import GateError, MissingError
 from swipe.files import sha256_file, size_bytes
 
-CONTRACT_KEY: Final = "contract_id"
-"""Metadata key under which every artefact carries the contract it was built for."""
-
-Decode = Callable[[NDArray[np.float32]], list[list[str]]]
-"""Logits float32[N, T, K + 1] -> candidates per swipe, best first."""
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """What rungs are judged by.
-
-    Attributes:
-        features: float32[N, 2, 64], verification swipes that calibration has not seen.
-        truths: their words.
-        reference: PyTorch's answers to them.
-        decode: from logits to words, the same for every implementation.
-        rounding: largest error of PyTorch's own float32 logits, against float64.
-    """
-
-    features: NDArray[np.float32]
-    truths: Sequence[str]
-    reference: Answers
-    decode: Decode
-    rounding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +54,7 @@ class RungRecord:
 
 def climb(
     target: Target,
+    view: View,
     job: Lowering,
     evidence: Evidence,
     folder: Path,
@@ -91,9 +67,10 @@ def climb(
 
     Args:
         target: the format.
+        view: what the job is a form of; it names the artefacts.
         job: the model to lower, with its calibration inputs.
         evidence: what to judge by.
-        folder: where artefacts go, as ``model.<rung><suffix>``; refused ones are removed.
+        folder: where artefacts go, as ``<stem>.<rung><suffix>``; refused ones are removed.
         quantize: whether quantized rungs are tried.
         budget: points of decoded top-1 that quantization may cost.
         say: told about each step.
@@ -101,16 +78,17 @@ def climb(
     Raises:
         GateError: the float baseline itself was refused, so there is nothing to ship.
     """
-    baseline = _try(target, target.baseline, job, evidence, folder, None, say)
+    baseline = _try(target, view, target.baseline, job, evidence, folder, None, say)
     if baseline.verdict.status is Status.FAIL:
         raise GateError(
-            f"{target.name} {baseline.rung} was refused: {'; '.join(baseline.verdict.reasons)}",
+            f"{target.name} {view.name} {baseline.rung} was refused: "
+            f"{'; '.join(baseline.verdict.reasons)}",
             fix="nothing was published; mend the model or the format's libraries",
         )
     records: list[RungRecord] = []
     for rung in target.rungs[:-1] if quantize else ():
         budgeted = replace(rung, limits=replace(rung.limits, accuracy_drop=budget))
-        record = _try(target, budgeted, job, evidence, folder, baseline.size_bytes, say)
+        record = _try(target, view, budgeted, job, evidence, folder, baseline.size_bytes, say)
         records.append(record)
         if record.verdict.status is not Status.FAIL:
             records[-1] = replace(record, taken=True)
@@ -121,6 +99,7 @@ def climb(
 
 def _try(
     target: Target,
+    view: View,
     rung: Rung,
     job: Lowering,
     evidence: Evidence,
@@ -129,17 +108,18 @@ def _try(
     say: Say,
 ) -> RungRecord:
     """Build one rung and judge it; a refused artefact is removed."""
-    path = folder / f"model.{rung.name}{target.suffix}"
+    path = folder / f"{view.stem}.{rung.name}{target.suffix}"
+    name = f"{target.name} {view.name} {rung.name}"
     started = time.monotonic()
     size: int | None = None
     facts: dict[str, Any] = {}
     try:
-        say(f"{target.name} {rung.name}: building")
+        say(f"{name}: building")
         _build(target, rung, job, path)
         size = size_bytes(path)
         facts = target.format().inspect(path)
-        say(f"{target.name} {rung.name}: verifying")
-        verdict = _judge(target, job, evidence, path, rung.limits)
+        say(f"{name}: verifying")
+        verdict = _judge(target, job, evidence, path, facts, rung.limits)
         if must_undercut is not None and not (size < must_undercut):
             verdict = refused(f"{size:,} bytes, the float artefact has {must_undercut:,}")
     except GateError as error:
@@ -147,7 +127,7 @@ def _try(
     kept = verdict.status is not Status.FAIL
     if not kept and path.exists():
         _remove(path)
-    say(f"{target.name} {rung.name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
+    say(f"{name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
     return RungRecord(
         rung=rung.name,
         taken=False,
@@ -168,41 +148,35 @@ def _build(target: Target, rung: Rung, job: Lowering, path: Path) -> None:
 
 
 def _judge(
-    target: Target, job: Lowering, evidence: Evidence, path: Path, limits: Limits
+    target: Target,
+    job: Lowering,
+    evidence: Evidence,
+    path: Path,
+    facts: dict[str, Any],
+    limits: Limits,
 ) -> Verdict:
     embedded = target.format().metadata(path).get(CONTRACT_KEY)
     if embedded != job.metadata[CONTRACT_KEY]:
         return refused(f"carries contract {embedded}, expected {job.metadata[CONTRACT_KEY]}")
+    shape = (1, *evidence.reference.logits.shape[1:])
+    for kind, wanted in (
+        ("inputs", {name: value.shape for name, value in job.inputs.items()}),
+        ("outputs", {job.output_name: shape}),
+    ):
+        if not _is_signature(facts[kind], wanted):
+            return refused(f"its {kind} are {facts[kind]}, expected {wanted}")
     try:
         runner = target.format().load(path)
     except MissingError as error:
         return unverified(str(error))
-    answers = answer(runner, evidence)
-    return compare(evidence.reference, answers, evidence.truths, limits.allowing(evidence.rounding))
+    return judge(runner, evidence, limits.allowing(evidence.rounding))
 
 
-def answer(
-    runner: Callable[[NDArray[np.float32]], NDArray[np.float32]], evidence: Evidence
-) -> Answers:
-    """Run every verification swipe, one at a time as a phone does, and decode the logits.
-
-    Raises:
-        LoweringError: an output is not finite, so it cannot be decoded.
-    """
-    rows = [runner(row[None]) for row in evidence.features]
-    if {row.shape for row in rows} != {(1, *evidence.reference.logits.shape[1:])}:
-        raise LoweringError(
-            f"outputs of shape {sorted({row.shape for row in rows})}, PyTorch's is "
-            f"{(1, *evidence.reference.logits.shape[1:])}",
-            fix="export again from the checkpoint",
-        )
-    logits = np.concatenate(rows)
-    if not np.isfinite(logits).all():
-        bad = int(logits.size - np.isfinite(logits).sum())
-        raise LoweringError(
-            f"{bad} of {logits.size} outputs are NaN or Inf", fix="use another rung"
-        )
-    return Answers(logits, evidence.decode(logits))
+def _is_signature(found: dict[str, list[int]], wanted: dict[str, tuple[int, ...]]) -> bool:
+    """Whether names and shapes are the `wanted` ones, or positions where a format has no names."""
+    shapes = [list(shape) for shape in wanted.values()]
+    names = (list(wanted), [str(position) for position in range(len(wanted))])
+    return list(found) in names and list(found.values()) == shapes
 
 
 def _remove(path: Path) -> None:

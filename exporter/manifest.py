@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from swipe.errors import GateError, UsageError
 from swipe.files import sha256_file, write_text_atomic
 
-SCHEMA: Final = "swipe-export/bundle/1"
+SCHEMA: Final = "swipe-export/bundle/2"
 FILE: Final = "manifest.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 VERIFICATION: Final = "verification.npz"
@@ -49,10 +49,30 @@ class RungEntry(_Record):
     seconds: float
 
 
+class TensorEntry(_Record):
+    """One input or output; formats without names have the inputs in this order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+
+
+class ViewEntry(_Record):
+    """What the artefacts of one view take and give; see `exporter.views`."""
+
+    name: str
+    inputs: tuple[TensorEntry, ...]
+    output: TensorEntry
+    also_tried: tuple[str, ...]
+    """Keyboards whose outputs had to agree with PyTorch's besides the contract's own."""
+
+
 class FormatEntry(_Record):
-    """One format's ladder, in the order the rungs were tried."""
+    """The ladder of one view in one format, in the order the rungs were tried."""
 
     format: str
+    view: str
     rungs: tuple[RungEntry, ...]
 
     @property
@@ -88,6 +108,7 @@ class Manifest(_Record):
     platform: str
     versions: dict[str, str]
     source: Source
+    views: tuple[ViewEntry, ...]
     formats: tuple[FormatEntry, ...]
 
     def save(self, folder: Path) -> None:

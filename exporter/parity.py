@@ -9,7 +9,7 @@ What it leaves out: running anything. It compares arrays and decoded words that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 ROUNDING_MARGIN: Final = 10.0
 """Multiple of PyTorch's own float32 rounding error that a float32 artefact may differ by."""
+
+IMPOSSIBLE: Final = -1e3
+"""A log-probability below which a class is as good as masked."""
 
 
 class Status(StrEnum):
@@ -66,7 +69,7 @@ class Answers:
     """What one implementation said about the verification swipes.
 
     Attributes:
-        logits: float32[N, T, K + 1].
+        logits: float32[N, T, C], or log-probabilities; the blank is the last class.
         words: decoded candidates per swipe, best first.
     """
 
@@ -79,7 +82,8 @@ class Metrics:
     """Agreement with PyTorch and accuracy against the truth, on the same swipes.
 
     Frames agree when their argmax is the same; frames where both say blank are left out, because
-    most frames are blank and would hide the ones that spell the word.
+    most frames are blank and would hide the ones that spell the word. Outputs below `IMPOSSIBLE`
+    count as equal: at -1e4, where masks put a class, neighbouring floats are 1e-3 apart.
 
     Shares are in [0, 1], accuracies and drops in percentage points.
     """
@@ -112,6 +116,11 @@ class Verdict:
     reasons: tuple[str, ...]
     metrics: Metrics | None = None
 
+    def failing(self, reasons: Iterable[str]) -> Verdict:
+        """This verdict, or a failure that also has these `reasons` if there are any."""
+        added = tuple(reasons)
+        return replace(self, status=Status.FAIL, reasons=self.reasons + added) if added else self
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
         return {
@@ -140,16 +149,7 @@ def compare(
     if unsound is not None:
         return refused(unsound, Level.HOST)
     metrics = measure(reference, candidate, truths)
-    reasons = []
-    if limits.max_abs_delta is not None and not (metrics.max_abs_delta <= limits.max_abs_delta):
-        reasons.append(
-            f"max |delta logit| {metrics.max_abs_delta:.2e} exceeds {limits.max_abs_delta:.1e}"
-        )
-    if not (metrics.frame_agreement >= limits.frame_agreement):
-        reasons.append(
-            f"per-frame agreement {metrics.frame_agreement:.2%} is below "
-            f"{limits.frame_agreement:.2%}"
-        )
+    reasons = list(_misses(metrics.max_abs_delta, metrics.frame_agreement, limits))
     if not (metrics.accuracy_drop <= limits.accuracy_drop):
         reasons.append(
             f"decoded top-1 falls {metrics.accuracy_drop:.2f} points, the budget is "
@@ -159,12 +159,20 @@ def compare(
     return Verdict(status, Level.HOST, tuple(reasons), metrics)
 
 
+def disagreements(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], limits: Limits
+) -> tuple[str, ...]:
+    """Why outputs ``[N, T, C]`` are not PyTorch's, by their numbers alone; empty if they are."""
+    unsound = _unsound_outputs(reference, candidate)
+    if unsound is not None:
+        return (unsound,)
+    largest = float(_differences(reference, candidate).max())
+    return tuple(_misses(largest, _agreement(reference, candidate), limits))
+
+
 def measure(reference: Answers, candidate: Answers, truths: Sequence[str]) -> Metrics:
     """All metrics of two sound answers of equal shape."""
-    delta = np.abs(candidate.logits.astype(np.float64) - reference.logits)
-    ours, theirs = candidate.logits.argmax(axis=-1), reference.logits.argmax(axis=-1)
-    blank = reference.logits.shape[-1] - 1
-    spoken = (ours != blank) | (theirs != blank)
+    delta = _differences(reference.logits, candidate.logits)
     same = [_first(a) == _first(b) for a, b in zip(reference.words, candidate.words, strict=True)]
     top1, top4 = _accuracy(candidate, truths)
     reference_top1, reference_top4 = _accuracy(reference, truths)
@@ -172,7 +180,7 @@ def measure(reference: Answers, candidate: Answers, truths: Sequence[str]) -> Me
         samples=len(truths),
         max_abs_delta=float(delta.max()),
         mean_abs_delta=float(delta.mean()),
-        frame_agreement=float((ours == theirs)[spoken].mean()),
+        frame_agreement=_agreement(reference.logits, candidate.logits),
         word_agreement=float(np.mean(same)),
         top1=top1,
         top4=top4,
@@ -186,18 +194,52 @@ def _unsound(reference: Answers, candidate: Answers, truths: Sequence[str]) -> s
     """Why nothing may be measured, or None."""
     if not truths:
         return "no sample was compared"
-    if candidate.logits.shape != reference.logits.shape:
-        return f"output shape {candidate.logits.shape}, PyTorch's is {reference.logits.shape}"
+    unsound = _unsound_outputs(reference.logits, candidate.logits)
+    if unsound is not None:
+        return unsound
     counts = {len(truths), len(reference.logits), len(reference.words), len(candidate.words)}
     if len(counts) != 1:
         return f"{sorted(counts)} words, logits and decoded lists: some outputs are missing"
-    for name, answers in (("PyTorch", reference), ("the artefact", candidate)):
-        bad = int(answers.logits.size - np.isfinite(answers.logits).sum())
-        if bad:
-            return f"{bad} of {answers.logits.size} outputs of {name} are NaN or Inf"
     if (reference.logits.argmax(axis=-1) == reference.logits.shape[-1] - 1).all():
         return "PyTorch answers nothing but blank: there is nothing to compare"
     return None
+
+
+def _unsound_outputs(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> str | None:
+    if candidate.shape != reference.shape:
+        return f"output shape {candidate.shape}, PyTorch's is {reference.shape}"
+    for name, outputs in (("PyTorch", reference), ("the artefact", candidate)):
+        bad = int(outputs.size - np.isfinite(outputs).sum())
+        if bad:
+            return f"{bad} of {outputs.size} outputs of {name} are NaN or Inf"
+    return None
+
+
+def _differences(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """|candidate - reference|, where `IMPOSSIBLE` is as low as either gets."""
+    wanted = np.maximum(reference, IMPOSSIBLE, dtype=np.float64)
+    delta: NDArray[np.float64] = np.abs(
+        np.maximum(candidate, IMPOSSIBLE, dtype=np.float64) - wanted
+    )
+    return delta
+
+
+def _agreement(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """Share of equal argmaxes among the frames where either side spoke; 1 where nobody did."""
+    ours, theirs = candidate.argmax(axis=-1), reference.argmax(axis=-1)
+    blank = reference.shape[-1] - 1
+    spoken = (ours != blank) | (theirs != blank)
+    return float((ours == theirs)[spoken].mean()) if spoken.any() else 1.0
+
+
+def _misses(max_abs_delta: float, frame_agreement: float, limits: Limits) -> Iterator[str]:
+    """Which limits on the outputs are missed."""
+    if limits.max_abs_delta is not None and not (max_abs_delta <= limits.max_abs_delta):
+        yield f"max |delta logit| {max_abs_delta:.2e} exceeds {limits.max_abs_delta:.1e}"
+    if not (frame_agreement >= limits.frame_agreement):
+        yield f"per-frame agreement {frame_agreement:.2%} is below {limits.frame_agreement:.2%}"
 
 
 def _first(words: Sequence[str]) -> str | None:

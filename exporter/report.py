@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from exporter.manifest import FormatEntry, Manifest, RungEntry
+from exporter.manifest import FormatEntry, Manifest, RungEntry, TensorEntry
 from swipe.files import write_text_atomic
 
 FILE: Final = "report.md"
@@ -31,23 +31,34 @@ def render(manifest: Manifest) -> str:
         "",
         "## Artefacts to ship",
         "",
-        "| format | rung | file | kB | verdict | level | max abs delta | frames agree | top-1 "
-        "| PyTorch top-1 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| format | view | rung | file | kB | verdict | level | max abs delta | frames agree "
+        "| top-1 | PyTorch top-1 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_artefact_row(entry, entry.taken) for entry in manifest.formats]
+    for view in manifest.views:
+        lines += ["", f"## What the {view.name} view takes and gives", ""]
+        lines += [_tensor_line("input", tensor) for tensor in view.inputs]
+        lines += [_tensor_line("output", view.output)]
+        if view.also_tried:
+            lines += ["", f"Also compared with PyTorch on: {', '.join(view.also_tried)}."]
     lines += ["", "## Every rung that was tried", ""]
     for entry in manifest.formats:
         for rung in entry.rungs:
             why = "; ".join(rung.verdict.reasons) or "all checks held"
             mark = "taken" if rung.taken else ("refused" if rung.file is None else "kept beside")
             lines.append(
-                f"* **{entry.format} {rung.rung}**: {rung.verdict.status}, {mark}: {why} "
-                f"({rung.seconds:g} s)"
+                f"* **{entry.format} {entry.view} {rung.rung}**: {rung.verdict.status}, {mark}: "
+                f"{why} ({rung.seconds:g} s)"
             )
     lines += ["", "## Versions", ""]
     lines += [f"* {name} {version}" for name, version in manifest.versions.items()]
     return "\n".join(lines) + "\n"
+
+
+def _tensor_line(role: str, tensor: TensorEntry) -> str:
+    shape = ", ".join(map(str, tensor.shape))
+    return f"* {role} `{tensor.name} {tensor.dtype}[{shape}]`: {tensor.meaning}"
 
 
 def _artefact_row(entry: FormatEntry, rung: RungEntry) -> str:
@@ -64,7 +75,7 @@ def _artefact_row(entry: FormatEntry, rung: RungEntry) -> str:
         ]
     )
     cells = [
-        entry.format, rung.rung, str(rung.file), size,
+        entry.format, entry.view, rung.rung, str(rung.file), size,
         rung.verdict.status, rung.verdict.level, *figures,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

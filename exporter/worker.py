@@ -16,13 +16,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporter.formats import Lowering
-from exporter.ladder import CONTRACT_KEY, Evidence, Say, climb
+from exporter.ladder import Say, climb
 from exporter.parity import Answers
 from exporter.targets import find_target
+from exporter.views import find_view
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
 SAMPLES: Final = "samples.npz"
+
+Records = dict[str, list[dict[str, Any]]]
+"""Rung records by view, JSON-ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Job:
     Attributes:
         checkpoint: path of the weights.
         folder: where artefacts go.
+        views: names of the views to build.
         lexicon: lexicon specification to decode with.
         quantize: whether quantized rungs are tried.
         budget: points of decoded top-1 that quantization may cost.
@@ -40,14 +44,15 @@ class Job:
 
     checkpoint: str
     folder: str
+    views: tuple[str, ...]
     lexicon: str
     quantize: bool
     budget: float
     rounding: float
 
 
-def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[str, Any]]:
-    """Build one format in a child process; returns its rung records as JSON-ready dicts.
+def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
+    """Build one format in a child process.
 
     Raises:
         GateError: the format's float baseline was refused, or the process died.
@@ -77,49 +82,42 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> list[dict[s
         kinds = {ExitCode.MISSING: MissingError, ExitCode.USAGE: UsageError}
         kind = kinds.get(ExitCode(outcome["exit_code"]), GateError)
         raise kind(outcome["error"], fix=outcome["fix"])
-    records: list[dict[str, Any]] = outcome["records"]
+    records: Records = outcome["records"]
     return records
 
 
-def build(job_folder: Path, job: Job, target_name: str, say: Say) -> list[dict[str, Any]]:
+def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     """The work itself, in the child: lower, verify, fall back."""
     import torch
 
     from swipe.decode import BeamDecoder
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
-    from train.models import bake
 
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(Path(job.checkpoint))
-    contract = checkpoint.contract
-    baked = bake(checkpoint.model(), torch.tensor(contract.keys))
     with np.load(job_folder / SAMPLES) as samples:
         calibration, features = samples["calibration"], samples["features"]
         truths = [str(word) for word in samples["words"]]
         logits = samples["logits"]
     decode = BeamDecoder(load_lexicon(job.lexicon)).decode_words
-    evidence = Evidence(features, truths, Answers(logits, decode(logits)), decode, job.rounding)
-    lowering = Lowering(
-        module=baked,
-        example=features[:1],
-        calibration=calibration,
-        metadata={
-            CONTRACT_KEY: contract.contract_id,
-            "contract": contract.to_json(),
-            "weights_sha256": checkpoint.weights_sha256,
-        },
-    )
-    records = climb(
-        find_target(target_name),
-        lowering,
-        evidence,
-        Path(job.folder),
-        quantize=job.quantize,
-        budget=job.budget,
-        say=say,
-    )
-    return [{**asdict(record), "verdict": record.verdict.to_dict()} for record in records]
+    reference = Answers(logits, decode(logits))
+    records: Records = {}
+    for view in map(find_view, job.views):
+        climbed = climb(
+            find_target(target_name),
+            view,
+            view.lowering(checkpoint, features[:1], calibration),
+            view.evidence(checkpoint, features, truths, reference, decode, job.rounding),
+            Path(job.folder),
+            quantize=job.quantize,
+            budget=job.budget,
+            say=say,
+        )
+        records[view.name] = [
+            {**asdict(record), "verdict": record.verdict.to_dict()} for record in climbed
+        ]
+    return records
 
 
 def main() -> int:

@@ -52,7 +52,9 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
     assert "int8" in exported
     bundle = tmp_path / "bundle"
     manifest = load_manifest(bundle)
-    assert [entry.format for entry in manifest.formats] == ["onnx", "executorch", "coreml"]
+    assert [(entry.view, entry.format) for entry in manifest.formats] == [
+        (view, name) for view in ("baked", "agnostic") for name in ("onnx", "executorch", "coreml")
+    ]
     for entry in manifest.formats:
         assert sum(rung.taken for rung in entry.rungs) == 1
         for rung in entry.rungs:
@@ -66,7 +68,7 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
             assert float_rung["samples"] > 100
 
     table = _run(tmp_path, "android_harness.cli", "--blocks", "4", expect=expected)
-    for name in ("pytorch eager", "onnx fp32", "executorch fp32"):
+    for name in ("pytorch eager", "onnx baked fp32", "executorch agnostic fp32"):
         assert name in table
     results = json.loads((bundle / "bench.json").read_text())
     assert len(results["rows"]) >= 3

@@ -8,7 +8,7 @@ module satisfies `Format`, so adding a backend is adding one module.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,24 +18,27 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Features ``float32[1, 2, 64]`` -> logits ``float32[1, 32, K + 1]``."""
+Runner = Callable[..., NDArray[np.float32]]
+"""An artefact's inputs, in order, each float32 with a batch of one -> its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
     """One model to lower: what every format needs to know, and nothing format-specific.
 
-    The shapes below are those of the swipe model; any static-shape module with one float32 input
-    and one float32 output fits, as the artefact takes its shapes from `example`.
+    The shapes below are those of the swipe model; any static-shape module of float32 inputs and
+    one float32 output fits, as the artefact takes its shapes from `example` and `context`.
 
     Attributes:
         module: in eval mode, every parameter and buffer finite.
         example: one input, ``float32[1, 2, 64]``; its shape becomes the artefact's.
         calibration: real inputs ``float32[N, 2, 64]`` that static quantization measures ranges on.
         metadata: embedded in the artefact, e.g. contract_id, alphabet, the contract's JSON.
-        input_name: what the artefact calls its input.
+        input_name: what the artefact calls its first input.
         output_name: what the artefact calls its output.
+        context: the module's further inputs by name, in order: what a host sets once and not for
+            each swipe, such as the keyboard, ``float32[1, ...]``. Calibration leaves them as they
+            are here, and whatever they reach computes in float32 on every rung.
     """
 
     module: torch.nn.Module
@@ -44,6 +47,12 @@ class Lowering:
     metadata: Mapping[str, str]
     input_name: str = "features"
     output_name: str = "logits"
+    context: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, NDArray[np.float32]]:
+        """One call's inputs by name, in the module's order."""
+        return {self.input_name: self.example, **self.context}
 
 
 class Format(Protocol):

@@ -53,7 +53,7 @@ def quantize(job: Lowering, path: Path, rung: str) -> None:
     """
     known_rung(rung, RUNGS, "Core ML")
     model = _converted(job, half=True)
-    _save(_quantized(model) if rung == "int8" else model, job, path, rung)
+    _save(_quantized(model, job) if rung == "int8" else model, job, path, rung)
 
 
 def load(path: Path, threads: int = 1) -> Runner:
@@ -76,11 +76,11 @@ def load(path: Path, threads: int = 1) -> Runner:
     except Exception as error:
         # Any type: the bindings raise bare RuntimeErrors and protobuf's own.
         raise unusable(path, "cannot be loaded", error, "coreml") from error
-    source, target = description.input[0].name, description.output[0].name
+    sources, target = [value.name for value in description.input], description.output[0].name
 
-    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            outputs = model.predict({source: features})
+            outputs = model.predict(dict(zip(sources, inputs, strict=True)))
         except Exception as error:
             raise unusable(path, "cannot be executed", error, "coreml") from error
         return np.asarray(outputs[target], dtype=np.float32)
@@ -127,23 +127,29 @@ def _converted(job: Lowering, *, half: bool) -> Any:
 
     coremltools = library("coremltools", EXTRA)
     precision = (
-        coremltools.transform.FP16ComputePrecision(op_selector=_runs_in_float16)
+        coremltools.transform.FP16ComputePrecision(
+            op_selector=lambda operation: _runs_in_float16(operation, job)
+        )
         if half
         else coremltools.precision.FLOAT32
     )
     # The boundary stays float32: without dtypes a float16 model also wants float16 inputs.
-    inputs = coremltools.TensorType(job.input_name, shape=job.example.shape, dtype=np.float32)
+    inputs = [
+        coremltools.TensorType(name, shape=value.shape, dtype=np.float32)
+        for name, value in job.inputs.items()
+    ]
     output = coremltools.TensorType(job.output_name, dtype=np.float32)
     try:
         with quiet(), torch.no_grad():
-            exported = torch.export.export(job.module, (torch.from_numpy(job.example),))
+            example = tuple(map(torch.from_numpy, job.inputs.values()))
+            exported = torch.export.export(job.module, example)
             _refuse_masked_attention(exported)
             return coremltools.convert(
                 exported.run_decompositions({}),
                 convert_to="mlprogram",
                 minimum_deployment_target=coremltools.target.iOS17,
                 compute_precision=precision,
-                inputs=[inputs],
+                inputs=inputs,
                 outputs=[output],
                 skip_model_load=True,
             )
@@ -171,29 +177,38 @@ def _refuse_masked_attention(exported: Any) -> None:
             )
 
 
-def _runs_in_float16(operation: Any) -> bool:
+def _runs_in_float16(operation: Any, job: Lowering) -> bool:
     """Whether a MIL operation may compute in float16: from the first layer on.
 
     What comes before builds features as differences of coordinates, where float16's 11 bits cost
-    four times the error of all layers together (max |diff| of logits 0.30 against 0.07).
+    four times the error of all layers together (max |diff| of logits 0.30 against 0.07). What the
+    context reaches stays float32.
     """
     if operation.op_type in FRAGILE_IN_FLOAT16:
         return False
+    operators, names = _upstream(operation)
+    return bool(operators & LAYERS) and not names.intersection(job.context)
+
+
+def _upstream(operation: Any) -> tuple[set[str], set[str]]:
+    """Types of `operation` and of all that it depends on, and the names of what they read."""
+    operators, names = set(), set()
     waiting, seen = [operation], set()
     while waiting:
         current = waiting.pop()
-        if current.op_type in LAYERS:
-            return True
+        operators.add(current.op_type)
         for value in current.inputs.values():
             for source in value if isinstance(value, tuple | list) else [value]:
+                names.add(getattr(source, "name", ""))
                 producer = getattr(source, "op", None)
                 if producer is not None and id(producer) not in seen:
                     seen.add(id(producer))
                     waiting.append(producer)
-    return False
+    return operators, names
 
 
-def _quantized(model: Any) -> Any:
+def _quantized(model: Any, job: Lowering) -> Any:
+    """`model` with int8 weights, except those of operations that the context reaches."""
     optimize = library("coremltools.optimize.coreml", EXTRA)
     config = optimize.OpLinearQuantizerConfig(
         mode="linear_symmetric",
@@ -203,8 +218,13 @@ def _quantized(model: Any) -> Any:
     )
     try:
         with quiet():
+            operations = model._mil_program.functions["main"].operations
+            kept = [o.name for o in operations if _upstream(o)[1].intersection(job.context)]
             return optimize.linear_quantize_weights(
-                model, optimize.OptimizationConfig(global_config=config)
+                model,
+                optimize.OptimizationConfig(
+                    global_config=config, op_name_configs=dict.fromkeys(kept)
+                ),
             )
     except Exception as error:
         # Any type: as for the converter.

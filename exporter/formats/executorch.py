@@ -80,11 +80,13 @@ class _Session:
     program: Any
     method: Any
 
-    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
         try:
-            (output,) = self.method.execute([torch.from_numpy(np.ascontiguousarray(features))])
+            (output,) = self.method.execute(
+                [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs]
+            )
         except (RuntimeError, ValueError) as error:
             raise unusable(self.path, "cannot be executed", error, "executorch") from error
         # A copy: the runtime writes the next result into the same memory.
@@ -144,7 +146,7 @@ def _exported(module: Any, job: Lowering) -> Any:
 
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(module, (torch.from_numpy(job.example),))
+            return torch.export.export(module, tuple(map(torch.from_numpy, job.inputs.values())))
     except Exception as error:
         # Any type: a model can provoke all that Python code raises.
         raise LoweringError(
@@ -159,7 +161,7 @@ def _quantized(job: Lowering) -> Any:
     The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
     ones round to nothing (greedy accuracy -9 points on How We Swipe); the last one writes the
     logits. Both are small and stay float, as do additions: a residual stream that is rounded at
-    every block loses what the blocks add.
+    every block loses what the blocks add. What the context reaches stays float altogether.
     """
     import torch
 
@@ -172,11 +174,12 @@ def _quantized(job: Lowering) -> Any:
     for operator in _layer_operators():
         quantizer.set_operator_type(operator, config)
     quantizer.set_filter_function(_is_inner)
+    context = tuple(map(torch.from_numpy, job.context.values()))
     try:
         with quiet(), torch.no_grad():
             observed = pt2e.prepare_pt2e(exported.module(), quantizer)
             for batch in batches:
-                observed(torch.from_numpy(batch))
+                observed(torch.from_numpy(batch), *context)
             converted = _with_relu_kept_apart(pt2e.convert_pt2e(observed))
     except Exception as error:
         # Any type: observers raise bare asserts.
@@ -195,9 +198,21 @@ def _layer_operators() -> tuple[Any, ...]:
 
 
 def _is_inner(node: Any) -> bool:
-    """Whether `node` is neither the first nor the last layer of a model with more than two."""
-    layers = [other for other in node.graph.nodes if other.target in _layer_operators()]
-    return len(layers) <= 2 or node not in (layers[0], layers[-1])
+    """Whether the context does not reach `node`, and it is not an end.
+
+    Ends are the first and the last of the layers that the context does not reach, where there are
+    more than two of these.
+    """
+    inputs = [other for other in node.graph.nodes if other.op == "placeholder"]
+    reached = set(inputs[1:])
+    layers = []
+    for other in node.graph.nodes:
+        if reached.intersection(other.all_input_nodes):
+            reached.add(other)
+        elif other.target in _layer_operators():
+            layers.append(other)
+    ends = (layers[0], layers[-1]) if len(layers) > 2 else ()
+    return node not in reached and node not in ends
 
 
 def _with_relu_kept_apart(module: Any) -> Any:
@@ -252,7 +267,7 @@ def _save(exported: Any, job: Lowering, path: Path, *, quantized: bool) -> None:
                 "int8 quantization changed nothing: no convolution or linear was quantized",
                 fix="ship the float32 artefact of this model",
             )
-        load(new)(job.example)
+        load(new)(*job.inputs.values())
 
 
 def _read(path: Path) -> Any:

@@ -69,11 +69,11 @@ def load(path: Path, threads: int = 1) -> Runner:
             )
     except Exception as error:
         raise unusable(path, "cannot be loaded", error, "onnx") from error
-    name = session.get_inputs()[0].name
+    names = [value.name for value in session.get_inputs()]
 
-    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            (output,) = session.run(None, {name: features})
+            (output,) = session.run(None, dict(zip(names, inputs, strict=True)))
         except Exception as error:
             raise unusable(path, "cannot be executed", error, "onnx") from error
         return np.asarray(output, dtype=np.float32)
@@ -117,16 +117,16 @@ def _exported(job: Lowering) -> Any:
 
     library("onnx", EXTRA)
     library("onnxscript", EXTRA)
-    example = torch.from_numpy(job.example)
+    example = tuple(torch.from_numpy(value) for value in job.inputs.values())
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 job.module,
-                (example,),
+                example,
                 dynamo=True,
                 opset_version=SOURCE_OPSET,
                 external_data=False,
-                input_names=[job.input_name],
+                input_names=list(job.inputs),
                 output_names=[job.output_name],
                 verbose=False,
             )
@@ -147,7 +147,7 @@ def _quantized(model: Any, job: Lowering) -> Any:
     The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
     ones round to nothing (greedy accuracy -12 points on How We Swipe); the last one writes the
     logits. Both are small and stay float. A percentile, as MinMax gives the range to the wildest
-    calibration swipe.
+    calibration swipe. What the context reaches is no layer here, and stays float altogether.
     """
     quantization = _onnxruntime(".quantization")
     preprocess = _onnxruntime(".quantization.shape_inference")
@@ -161,7 +161,7 @@ def _quantized(model: Any, job: Lowering) -> Any:
             onnx.save(model, full)
             # Folds what torch left (BatchNorm, MatMul + Add), so that it is quantized as one.
             preprocess.quant_pre_process(full, folded, skip_symbolic_shape=True)
-            names = _layer_names(onnx.load(folded))
+            names, kept = _layer_names(onnx.load(folded), job)
             if not names:
                 raise _unchanged()
             quantization.quantize_static(
@@ -170,7 +170,7 @@ def _quantized(model: Any, job: Lowering) -> Any:
                 reader,
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED_OPERATORS),
-                nodes_to_exclude=[names[0], names[-1]] if len(names) > 2 else [],
+                nodes_to_exclude=kept + ([names[0], names[-1]] if len(names) > 2 else []),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -192,15 +192,26 @@ class _Reader:
     """What onnxruntime calls a CalibrationDataReader: one input at a time, then None."""
 
     def __init__(self, job: Lowering) -> None:
-        self._batches = iter([{job.input_name: batch} for batch in calibration_batches(job)])
+        self._batches = iter(
+            [{**job.context, job.input_name: batch} for batch in calibration_batches(job)]
+        )
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(self._batches, None)
 
 
-def _layer_names(model: Any) -> list[str]:
+def _layer_names(model: Any, job: Lowering) -> tuple[list[str], list[str]]:
+    """Names of the layers the context does not reach, and of all nodes that it does."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if _is_layer(node, weights)]
+    reached = set(job.context)
+    layers, kept = [], []
+    for node in model.graph.node:
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            kept.append(node.name)
+        elif _is_layer(node, weights):
+            layers.append(node.name)
+    return layers, kept
 
 
 def _is_layer(node: Any, weights: set[str]) -> bool:
@@ -257,7 +268,7 @@ def _check(model: Any) -> None:
     imports = {entry.domain: entry.version for entry in model.opset_import}
     if imports != {"": TARGET_OPSET} or model.ir_version != TARGET_IR:
         raise _malformed(f"it imports opsets {imports} with IR version {model.ir_version}")
-    if len(graph.input) != 1 or len(graph.output) != 1:
+    if not graph.input or len(graph.output) != 1:
         raise _malformed(f"it has {len(graph.input)} inputs and {len(graph.output)} outputs")
     for value in (*graph.input, *graph.output):
         tensor = value.type.tensor_type

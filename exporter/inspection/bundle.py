@@ -91,7 +91,7 @@ def _wrong_manifest(manifest: Manifest) -> Iterator[str]:
     for entry in manifest.formats:
         taken = [rung for rung in entry.rungs if rung.taken]
         if len(taken) != 1 or taken[0].file is None:
-            yield f"{FILE}: {entry.format} has {len(taken)} artefacts to ship, not one"
+            yield f"{FILE}: {entry.format} {entry.view} has {len(taken)} artefacts to ship, not one"
         elif taken[0].verdict.status == "FAIL":
             yield f"{FILE}: {taken[0].file} is to be shipped although its verdict is FAIL"
 

@@ -13,10 +13,12 @@ INPUTS = np.arange(3 * 2 * 64, dtype=np.float32).reshape(3, 2, 64)
 
 def test_blocks_are_interleaved_in_rotating_order() -> None:
     calls: list[tuple[str, float]] = []
+    keyboard = np.ones((1, 64), dtype=np.float32)
 
     def loader(name: str) -> Runner:
-        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(row: NDArray[np.float32], *context: NDArray[np.float32]) -> NDArray[np.float32]:
             assert row.shape == (1, 2, 64)
+            assert [value is keyboard for value in context] == ([True] if name == "b" else [])
             calls.append((name, float(row[0, 0, 0])))
             return row
 
@@ -33,6 +35,7 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
     runners, timings = measure(
         {name: (lambda name=name: opening(name)) for name in names},  # type: ignore[misc]
         INPUTS,
+        {"b": (keyboard,)},
         plan,
         lambda line: None,
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.formats import Lowering
-from train.models import bake
+from train.models import SwipeModel, agnostic, bake
 from train.models.tcn import SwipeTcn
 
 METADATA = {"contract_id": "0123456789abcdef", "alphabet": "abcdefghijklmnopqrstuvwxyz", "é": "ü\n"}
@@ -27,20 +27,39 @@ def strokes(count: int, seed: int) -> NDArray[np.float32]:
 
 
 def swipe_job() -> Lowering:
-    """A model of 32 channels whose BatchNorm has seen data: 7 convolutions, 2 of them ends."""
+    """A baked model of 7 convolutions, 2 of them ends."""
+    baked = bake(_model(), torch.rand(26, 2))
+    return Lowering(baked, strokes(1, seed=2), strokes(32, seed=3), METADATA)
+
+
+def agnostic_job() -> Lowering:
+    """The same model for any keyboard: 2 linear layers more, which embed the keys."""
+    generator = np.random.default_rng(7)
+    context = {
+        "layout_keys": generator.random((1, 64, 2), dtype=np.float32),
+        "layout_mask": (generator.random((1, 64)) < 0.5).astype(np.float32),
+    }
+    return Lowering(
+        agnostic(_model()), strokes(1, seed=2), strokes(32, seed=3), METADATA,
+        output_name="log_emissions", context=context,
+    )  # fmt: skip
+
+
+def _model() -> SwipeModel:
+    """32 channels, and a BatchNorm that has seen data."""
     torch.manual_seed(0)
     model = SwipeTcn(32, dilations=(1, 2))
     with torch.no_grad():
         for _ in range(3):
             model(torch.from_numpy(strokes(16, seed=1)), torch.rand(16, 26, 2))
-    baked = bake(model.eval(), torch.rand(26, 2))
-    return Lowering(baked, strokes(1, seed=2), strokes(32, seed=3), METADATA)
+    return model.eval()
 
 
 def expected(job: Lowering, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the module itself computes, one input at a time."""
+    context = tuple(map(torch.from_numpy, job.context.values()))
     with torch.no_grad():
-        rows = [job.module(torch.from_numpy(row[None])).numpy() for row in features]
+        rows = [job.module(torch.from_numpy(row[None]), *context).numpy() for row in features]
     return np.concatenate(rows)
 
 

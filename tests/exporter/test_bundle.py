@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from exporter.bundle import Request, export
+from exporter.formats import onnx as onnx_format
 from exporter.manifest import FILE, load_manifest, require_unaltered
 from exporter.targets import find_target, require_libraries
+from exporter.views import AGNOSTIC, BAKED, View, find_view
 from swipe.errors import GateError, MissingError, UsageError
 from swipe.files import sha256_file
 
@@ -22,10 +25,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
     return out
 
 
-def _request(checkpoint: Path, out: Path, *formats: str) -> Request:
-    targets = tuple(find_target(name) for name in formats or ("onnx",))
+def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
-        targets=targets,
+        targets=(find_target("onnx"),),
+        views=views or (BAKED,),
         checkpoint=checkpoint,
         out=out,
         quantize=True,
@@ -135,6 +138,34 @@ def test_a_missing_library_is_named_before_anything_is_built(
         require_libraries(tuple(find_target(n) for n in ("onnx", "coreml")))
     assert "swipe-export[coreml]" in caught.value.fix
     assert "swipe-export onnx" in caught.value.fix
+
+
+@pytest.mark.slow
+def test_a_view_is_added_to_the_bundle_and_described(
+    bundle: Path, tmp_path: Path, released: Path
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle, out)
+    manifest = export(_request(released, out, AGNOSTIC), say=lambda line: None)
+    assert load_manifest(out) == manifest
+    assert {entry.view for entry in manifest.formats} == {"baked", "agnostic"}
+    files = [str(entry.taken.file) for entry in manifest.formats]
+    assert sorted(files) == ["model-agnostic.int8.onnx", "model.int8.onnx"]
+    described = {view.name: view for view in manifest.views}["agnostic"]
+    assert [(tensor.name, tensor.shape) for tensor in described.inputs] == [
+        ("features", (1, 2, 64)), ("layout_keys", (1, 64, 2)), ("layout_mask", (1, 64)),
+    ]  # fmt: skip
+    assert (described.output.name, described.output.shape) == ("log_emissions", (1, 32, 65))
+    assert "1 = the slot holds a key" in (out / "report.md").read_text()
+    embedded = onnx_format.metadata(out / "model-agnostic.int8.onnx")
+    assert embedded["contract_id"] == manifest.source.contract_id
+    assert embedded["layout_mask"] == described.inputs[2].meaning
+
+
+def test_an_unknown_view_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_view("baked-in")
+    assert "baked, agnostic" in caught.value.fix
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:

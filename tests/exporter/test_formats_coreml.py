@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lowering_jobs import METADATA, expected, strokes, swipe_job, traces_of_this_machine
+from lowering_jobs import (
+    METADATA,
+    agnostic_job,
+    expected,
+    strokes,
+    swipe_job,
+    traces_of_this_machine,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -192,3 +199,40 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (new / "new").write_text("new")
     assert [file.name for file in package.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [package]
+
+
+@pytest.fixture(scope="module")
+def agnostic_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return build(agnostic_job(), tmp_path_factory.mktemp("agnostic"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rung", PACKAGES)
+def test_what_further_inputs_reach_stays_float32(
+    rung: str, agnostic_packages: dict[str, Path], packages: dict[str, Path]
+) -> None:
+    facts = coreml_format.inspect(agnostic_packages[rung])
+    assert facts["inputs"] == {
+        "features": [1, 2, 64], "layout_keys": [1, 64, 2], "layout_mask": [1, 64],
+    }  # fmt: skip
+    assert facts["outputs"] == {"log_emissions": [1, 32, 65]}
+    assert operators(facts)["linear"] == 2
+    plain = coreml_format.inspect(packages[rung])
+    assert facts["quantized_layers"] == plain["quantized_layers"]
+    half, plain_half = facts["float16_operators"], plain["float16_operators"]
+    assert isinstance(half, int)
+    assert isinstance(plain_half, int)
+    # The two slices that part the queries from the blank; nothing after them.
+    assert half - plain_half == (0 if rung == "fp32" else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not on_a_mac, reason="Core ML executes only on macOS")
+def test_the_float_package_for_any_keyboard_agrees_with_torch(
+    agnostic_packages: dict[str, Path],
+) -> None:
+    job = agnostic_job()
+    run = coreml_format.load(agnostic_packages["fp32"])
+    outputs = np.concatenate([run(row[None], *job.context.values()) for row in INPUTS])
+    wanted = expected(job, INPUTS)
+    assert np.abs(np.maximum(outputs, -1e3) - np.maximum(wanted, -1e3)).max() < 1e-4

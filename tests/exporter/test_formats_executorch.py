@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lowering_jobs import METADATA, expected, strokes, swipe_job, traces_of_this_machine
+from lowering_jobs import (
+    METADATA,
+    agnostic_job,
+    expected,
+    strokes,
+    swipe_job,
+    traces_of_this_machine,
+)
 from torch import Tensor, nn
 
 from exporter.formats import Lowering
@@ -140,3 +147,21 @@ def test_a_program_without_xnnpack_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoweringError, match="delegated to XNNPACK"):
         executorch_format.lower(job, path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_further_inputs_come_in_order_and_what_they_reach_stays_float(tmp_path: Path) -> None:
+    job = agnostic_job()
+    full, small = tmp_path / "full.pte", tmp_path / "small.pte"
+    executorch_format.lower(job, full)
+    executorch_format.quantize(job, small, "int8")
+    context = tuple(job.context.values())
+    wanted = expected(job, INPUTS)
+    for path, tolerance in ((full, 1e-4), (small, 0.25 * np.ptp(wanted[wanted > -1e3]))):
+        run = executorch_format.load(path)
+        outputs = np.concatenate([run(row[None], *context) for row in INPUTS])
+        assert np.abs(np.maximum(outputs, -1e3) - np.maximum(wanted, -1e3)).max() < tolerance
+        facts = executorch_format.inspect(path)
+        assert facts["inputs"] == {"0": [1, 2, 64], "1": [1, 64, 2], "2": [1, 64]}
+        assert facts["outputs"] == {"0": [1, 32, 65]}
+    # Of seven convolutions and two layers that embed the keys.
+    assert facts["quantized_layers"] == 5

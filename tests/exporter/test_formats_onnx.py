@@ -7,11 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lowering_jobs import METADATA, expected, strokes, swipe_job, traces_of_this_machine
+from lowering_jobs import (
+    METADATA,
+    agnostic_job,
+    expected,
+    strokes,
+    swipe_job,
+    traces_of_this_machine,
+)
 from torch import nn
 
 from exporter.formats import Lowering
@@ -190,3 +198,42 @@ def test_a_module_that_cannot_be_exported_is_a_lowering_error(
     with pytest.raises(LoweringError, match="torch cannot export"):
         onnx_format.lower(job, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_further_inputs_are_named_and_what_they_reach_stays_float(tmp_path: Path) -> None:
+    job = agnostic_job()
+    full, small = tmp_path / "full.onnx", tmp_path / "small.onnx"
+    onnx_format.lower(job, full)
+    onnx_format.quantize(job, small, "int8")
+    context = tuple(job.context.values())
+    wanted = expected(job, INPUTS)
+    for path, tolerance in ((full, 1e-4), (small, 0.25 * np.ptp(wanted[wanted > -1e3]))):
+        run = onnx_format.load(path)
+        outputs = np.concatenate([run(row[None], *context) for row in INPUTS])
+        assert np.abs(np.maximum(outputs, -1e3) - np.maximum(wanted, -1e3)).max() < tolerance
+        facts = onnx_format.inspect(path)
+        assert facts["inputs"] == {
+            "features": [1, 2, 64], "layout_keys": [1, 64, 2], "layout_mask": [1, 64],
+        }  # fmt: skip
+        assert facts["outputs"] == {"log_emissions": [1, 32, 65]}
+    # Both ends of the seven convolutions, and the two layers that embed the keys.
+    assert (facts["quantized_layers"], facts["float_layers"]) == (5, 4)
+    first = next(node for node in _nodes(small) if node.op_type == "Cos")
+    assert not _quantizers_after(small, first.output[0])
+
+
+def _nodes(path: Path) -> list[Any]:
+    import onnx
+
+    return list(onnx.load(path).graph.node)
+
+
+def _quantizers_after(path: Path, name: str) -> set[str]:
+    """Operators that round, among all that depend on the value called `name`."""
+    reached, found = {name}, set()
+    for node in _nodes(path):
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            found.add(node.op_type)
+    return found & {"QuantizeLinear", "DequantizeLinear"}

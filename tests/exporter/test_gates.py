@@ -57,10 +57,11 @@ def test_a_bundle_without_artefacts_or_with_another_lexicon_is_no_pass(
 ) -> None:
     from exporter.bundle import Request, export
     from exporter.targets import find_target
+    from exporter.views import BAKED
 
     bundle = tmp_path / "bundle"
     request = Request(
-        (find_target("onnx"),), released, bundle, quantize=False, budget=5.0,
+        (find_target("onnx"),), (BAKED,), released, bundle, quantize=False, budget=5.0,
         data="synthetic:1000", lexicon="wordfreq:5000", samples=100,
     )  # fmt: skip
     export(request, say=lambda line: None)

@@ -109,7 +109,11 @@ def _write_manifest(folder: Path) -> None:
             accuracy_budget=1.0,
             reference_rounding=0.0,
         ),
-        formats=tuple(FormatEntry(format=n, rungs=tuple(rungs)) for n, rungs in formats.items()),
+        views=(),
+        formats=tuple(
+            FormatEntry(format=name, view="baked", rungs=tuple(rungs))
+            for name, rungs in formats.items()
+        ),
     ).save(folder)
 
 
@@ -229,7 +233,7 @@ def test_a_manifest_without_anything_to_ship_is_invalid(bundle: Path) -> None:
         fields["formats"][0]["rungs"][0]["taken"] = False
 
     assert _edit(bundle, nothing).reasons == (
-        "manifest.json: onnx has 0 artefacts to ship, not one",
+        "manifest.json: onnx baked has 0 artefacts to ship, not one",
     )
 
 

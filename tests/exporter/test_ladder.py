@@ -12,10 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from exporter.evidence import Evidence, Trial
 from exporter.formats import Format, Lowering, Runner
-from exporter.ladder import CONTRACT_KEY, Evidence, RungRecord, climb
+from exporter.ladder import RungRecord, climb
 from exporter.parity import Answers, Limits
 from exporter.targets import Rung, Target
+from exporter.views import BAKED, CONTRACT_KEY
 from swipe.errors import GateError, LoweringError, MissingError
 
 LIMITS = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=1.0)
@@ -26,6 +28,10 @@ def _right(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.tile(features[:, :1, :27], (1, 32, 1))
 
 
+def _signature() -> dict[str, object]:
+    return {"inputs": {"features": [1, 2, 64]}, "outputs": {"logits": [1, 32, 27]}}
+
+
 @dataclass
 class PretendFormat:
     """A format whose artefacts are text files and whose runners are given."""
@@ -33,6 +39,7 @@ class PretendFormat:
     runners: dict[str, Runner]
     sizes: dict[str, int]
     contract: str = "right"
+    signature: dict[str, object] = field(default_factory=_signature)
     broken: dict[str, Exception] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
 
@@ -49,7 +56,7 @@ class PretendFormat:
         return self.runners[path.read_text().strip()]
 
     def inspect(self, path: Path) -> dict[str, object]:
-        return {"size": path.stat().st_size}
+        return self.signature
 
     def metadata(self, path: Path) -> dict[str, str]:
         return {CONTRACT_KEY: self.contract}
@@ -68,16 +75,23 @@ def _decode(logits: NDArray[np.float32]) -> list[list[str]]:
     return [[str(row.argmax())] for row in logits]
 
 
-def _climb(folder: Path, pretend: PretendFormat, *, quantize: bool = True) -> list[RungRecord]:
+def _climb(
+    folder: Path,
+    pretend: PretendFormat,
+    *,
+    quantize: bool = True,
+    trials: tuple[Trial, ...] = (),
+) -> list[RungRecord]:
     rungs = tuple(Rung(n, n != "fp32", LIMITS) for n in ("int8", "half", "fp32"))
     target = PretendTarget("pretend", ".txt", (), "x", rungs)
     object.__setattr__(target, "pretend", pretend)
     logits = _right(FEATURES)
     truths = [words[0] for words in _decode(logits)]
-    evidence = Evidence(FEATURES, truths, Answers(logits, _decode(logits)), _decode)
+    reference = Answers(logits, _decode(logits))
+    evidence = Evidence(FEATURES, truths, reference, _decode, trials=trials)
     job = Lowering(torch.nn.Identity(), FEATURES[:1], FEATURES, {CONTRACT_KEY: "right"})
     return climb(
-        target, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
+        target, BAKED, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
     )
 
 
@@ -147,8 +161,50 @@ def test_another_contract_is_refused(tmp_path: Path) -> None:
 
 def test_a_baseline_that_fails_ends_the_export(tmp_path: Path) -> None:
     runners = dict.fromkeys(("int8", "half", "fp32"), _wrong(lambda y: y * np.nan))
-    with pytest.raises(GateError, match="pretend fp32 was refused"):
+    with pytest.raises(GateError, match="pretend baked fp32 was refused"):
         _climb(tmp_path, _pretend(runners=runners))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": {"features": [1, 2, 65]}},
+        {"inputs": {"swipe": [1, 2, 64]}},
+        {"inputs": {"features": [1, 2, 64], "layout_mask": [1, 64]}},
+        {"outputs": {"logits": [1, 32, 26]}},
+        {"outputs": {"log_emissions": [1, 32, 27]}},
+    ],
+)
+def test_an_artefact_that_takes_or_gives_something_else_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    with pytest.raises(GateError, match=f"its {next(iter(change))} are .*, expected"):
+        _climb(tmp_path, _pretend(signature=_signature() | change))
+
+
+def test_a_format_without_names_is_known_by_positions(tmp_path: Path) -> None:
+    signature = {"inputs": {"0": [1, 2, 64]}, "outputs": {"0": [1, 32, 27]}}
+    assert _climb(tmp_path, _pretend(signature=signature))[0].taken
+
+
+def test_a_rung_that_fails_one_trial_is_refused(tmp_path: Path) -> None:
+    """Right about the swipes themselves, and not about what the context makes of them."""
+
+    def deaf(features: NDArray[np.float32], *context: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _right(features)
+
+    def hearing(
+        features: NDArray[np.float32], *context: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        return _right(features)[:, :, ::-1] if context else _right(features)
+
+    mirrored = (np.ones((1, 1), dtype=np.float32),)
+    trial = Trial("mirrored", FEATURES, mirrored, _right(FEATURES)[:, :, ::-1])
+    runners = {"int8": deaf, "half": hearing, "fp32": hearing}
+    int8, half, _ = _climb(tmp_path, _pretend(runners=runners), trials=(trial,))
+    assert int8.verdict.reasons == ("mirrored: per-frame agreement 0.00% is below 90.00%",)
+    assert int8.verdict.metrics is not None
+    assert half.taken
 
 
 def test_what_cannot_run_here_is_unverified_never_a_pass(tmp_path: Path) -> None:

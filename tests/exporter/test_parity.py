@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.parity import Answers, Level, Limits, Status, compare, measure, unverified
+from exporter.parity import (
+    Answers,
+    Level,
+    Limits,
+    Status,
+    compare,
+    disagreements,
+    measure,
+    unverified,
+)
 
 WORDS = ["the", "cat", "sat", "on"]
 LIMITS = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
@@ -101,6 +110,31 @@ def test_limits_allow_for_pytorchs_own_rounding_and_nothing_else() -> None:
     assert replace(LIMITS.allowing(1e-3), max_abs_delta=1e-4) == LIMITS
     quantized = replace(LIMITS, max_abs_delta=None)
     assert quantized.allowing(1e-3) == quantized
+
+
+@pytest.mark.parametrize(
+    ("masked", "differs"), [(-1e4 + 0.5, False), (-2e3, False), (-500.0, True), (0.5, True)]
+)
+def test_masked_classes_have_to_be_impossible_and_no_more(masked: float, differs: bool) -> None:
+    reference, candidate = _answers().logits, _answers().logits
+    reference[:, :, 3], candidate[:, :, 3] = -1e4, masked
+    reasons = disagreements(reference, candidate, LIMITS)
+    assert any("max |delta logit|" in reason for reason in reasons) is differs
+
+
+def test_outputs_are_compared_without_words() -> None:
+    logits = _answers().logits
+    assert disagreements(logits, logits.copy(), LIMITS) == ()
+    assert len(disagreements(logits, -logits, LIMITS)) == 2
+    assert "NaN or Inf" in disagreements(logits, logits * np.inf, LIMITS)[0]
+    assert "output shape" in disagreements(logits, logits[:, :, :26], LIMITS)[0]
+
+
+def test_a_verdict_fails_with_what_is_added_to_it() -> None:
+    passed = compare(_answers(), _answers(), WORDS, LIMITS)
+    assert passed.failing(()) == passed
+    failed = passed.failing(["dvorak: no"])
+    assert (failed.status, failed.reasons) == (Status.FAIL, ("dvorak: no",))
 
 
 def test_unverified_is_not_a_pass() -> None:

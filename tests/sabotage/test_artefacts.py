@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from android_harness.local import bench
 from android_harness.protocol import Plan
 from exporter.bundle import Request, export
+from exporter.evidence import Evidence
 from exporter.formats import Lowering
-from exporter.ladder import CONTRACT_KEY, Evidence, RungRecord, climb
+from exporter.ladder import RungRecord, climb
 from exporter.manifest import FILE, load_manifest
 from exporter.parity import Answers
 from exporter.targets import Target, find_target
+from exporter.views import AGNOSTIC, BAKED, View
 from swipe.decode import BeamDecoder
 from swipe.errors import GateError, NonFiniteError
 from swipe.features import feature_batch
@@ -28,7 +30,6 @@ from swipe.lexicon import wordfreq_lexicon
 from swipe.synthesis import synthesize
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
-from train.models import bake
 
 WORDS = 5000
 
@@ -90,27 +91,40 @@ SABOTAGE: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def honest(released: Path) -> tuple[Lowering, Evidence]:
-    """The released model's lowering job, and synthetic swipes to judge it by."""
+def _honest(released: Path, view: View) -> tuple[Lowering, Evidence]:
     checkpoint = load_checkpoint(released)
     lexicon = wordfreq_lexicon(WORDS)
     swipes = synthesize(load_layout("qwerty"), lexicon, 150, seed=5).gestures
     features, truths = feature_batch(swipes), [g.word for g in swipes]
     decode = BeamDecoder(lexicon).decode_words
     logits = predict(checkpoint.model(), checkpoint.contract, features)
-    baked = bake(checkpoint.model(), torch.tensor(checkpoint.contract.keys))
-    job = Lowering(
-        baked, features[:1], features[:64], {CONTRACT_KEY: checkpoint.contract.contract_id}
-    )
-    return job, Evidence(features, truths, Answers(logits, decode(logits)), decode)
+    job = view.lowering(checkpoint, features[:1], features[:64])
+    return job, view.evidence(checkpoint, features, truths, Answers(logits, decode(logits)), decode)
+
+
+@pytest.fixture(scope="module")
+def honest(released: Path) -> tuple[Lowering, Evidence]:
+    """The released model's lowering job, and synthetic swipes to judge it by."""
+    return _honest(released, BAKED)
+
+
+@pytest.fixture(scope="module")
+def honest_agnostic(released: Path) -> tuple[Lowering, Evidence]:
+    """The same for a keyboard that is passed at run time."""
+    return _honest(released, AGNOSTIC)
 
 
 def _climb(
-    target: Target, job: Lowering, evidence: Evidence, folder: Path, *, quantize: bool
+    target: Target,
+    job: Lowering,
+    evidence: Evidence,
+    folder: Path,
+    *,
+    quantize: bool,
+    view: View = BAKED,
 ) -> list[RungRecord]:
     return climb(
-        target, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
+        target, view, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
     )
 
 
@@ -123,7 +137,7 @@ def test_a_sabotaged_float_artefact_is_refused(
     job, evidence = honest
     sabotage, gate = SABOTAGE[name]
     broken = replace(job, module=sabotage(job.module).eval())
-    with pytest.raises(GateError, match=f"{format_name} fp32 was refused") as caught:
+    with pytest.raises(GateError, match=f"{format_name} baked fp32 was refused") as caught:
         _climb(find_target(format_name), broken, evidence, tmp_path, quantize=False)
     assert gate in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -156,9 +170,99 @@ def test_a_sabotaged_int8_artefact_falls_back_to_float(
     assert [p.name for p in tmp_path.iterdir()] == ["model.fp32.onnx"]
 
 
-def _request(checkpoint: Path, out: Path) -> Request:
+class MaskIgnored(nn.Module):
+    """Every slot counts as a key."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        emissions: Tensor = self.model(features, keys, mask * 0.0 + 1.0)
+        return emissions
+
+
+class MaskReversed(MaskIgnored):
+    """1 is taken for an empty slot, as other libraries do."""
+
+    def forward(self, features: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        emissions: Tensor = self.model(features, keys, 1.0 - mask)
+        return emissions
+
+
+class BlankFirst(MaskIgnored):
+    """The blank is class 0, as in other CTC libraries."""
+
+    def forward(self, features: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        emissions = self.model(features, keys, mask)
+        return torch.cat([emissions[:, :, 64:], emissions[:, :, :64]], dim=2)
+
+
+class KeysIgnored(MaskIgnored):
+    """Right for the keyboard it was exported with, and for that one only."""
+
+    def __init__(self, model: nn.Module, keys: Tensor) -> None:
+        super().__init__(model)
+        self.register_buffer("keys", keys)
+
+    def forward(self, features: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        emissions: Tensor = self.model(features, self.keys + keys * 0.0, mask)
+        return emissions
+
+
+AGNOSTIC_SABOTAGE: dict[str, tuple[type[MaskIgnored], str]] = {
+    "mask ignored": (MaskIgnored, "; qwerty in shuffled slots: max"),
+    "mask reversed": (MaskReversed, "refused: max |delta logit|"),
+    "blank first": (BlankFirst, "refused: max |delta logit|"),
+    "keys ignored": (KeysIgnored, "dvorak: max |delta logit|"),
+}
+
+
+def _sabotaged(job: Lowering, name: str) -> Lowering:
+    sabotage, _ = AGNOSTIC_SABOTAGE[name]
+    keys = (torch.from_numpy(job.context["layout_keys"]),) if sabotage is KeysIgnored else ()
+    return replace(job, module=sabotage(job.module, *keys).eval())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AGNOSTIC_SABOTAGE)
+@pytest.mark.parametrize("format_name", ["onnx", "executorch"])
+def test_a_sabotaged_agnostic_artefact_is_refused(
+    honest_agnostic: tuple[Lowering, Evidence], tmp_path: Path, format_name: str, name: str
+) -> None:
+    job, evidence = honest_agnostic
+    broken = _sabotaged(job, name)
+    with pytest.raises(GateError, match=f"{format_name} agnostic fp32 was refused") as caught:
+        _climb(find_target(format_name), broken, evidence, tmp_path, quantize=False, view=AGNOSTIC)
+    assert AGNOSTIC_SABOTAGE[name][1] in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AGNOSTIC_SABOTAGE)
+def test_a_sabotaged_agnostic_int8_artefact_falls_back_to_float(
+    honest_agnostic: tuple[Lowering, Evidence],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Its limits are on frames, not on numbers: every sabotage has to move an argmax."""
+    from exporter.formats import onnx
+
+    job, evidence = honest_agnostic
+    quantize = onnx.quantize
+    monkeypatch.setattr(
+        onnx, "quantize", lambda job, path, rung: quantize(_sabotaged(job, name), path, rung)
+    )
+    int8, fp32 = _climb(find_target("onnx"), job, evidence, tmp_path, quantize=True, view=AGNOSTIC)
+    assert any("per-frame agreement" in reason for reason in int8.verdict.reasons)
+    assert fp32.taken
+    assert [p.name for p in tmp_path.iterdir()] == ["model-agnostic.fp32.onnx"]
+
+
+def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
-        (find_target("onnx"),), checkpoint, out, quantize=True, budget=5.0,
+        (find_target("onnx"),), views or (BAKED,), checkpoint, out, quantize=True, budget=5.0,
         data="synthetic:1500", lexicon=f"wordfreq:{WORDS}", samples=200,
     )  # fmt: skip
 
@@ -186,9 +290,14 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
     released: Path, honest: tuple[Lowering, Evidence], tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
-    export(_request(released, bundle), say=lambda line: None)
+    export(_request(released, bundle, BAKED, AGNOSTIC), say=lambda line: None)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=2)
-    assert not bench(bundle, plan, 1, None, lambda line: None).failed
+    measured = bench(bundle, plan, 1, None, lambda line: None)
+    assert not measured.failed
+    assert [row.name for row in measured.rows] == [
+        "pytorch eager",
+        *(f"onnx {view} {rung}" for view in ("baked", "agnostic") for rung in ("int8", "fp32")),
+    ]
 
     job, _ = honest
     impostor = bundle / "model.fp32.onnx"
@@ -204,7 +313,7 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
             rung["sha256"] = sha256_file(impostor)
     (bundle / FILE).write_text(json.dumps(manifest))
     (failed,) = bench(bundle, plan, 1, None, lambda line: None).failed
-    assert failed.name == "onnx fp32"
+    assert failed.name == "onnx baked fp32"
     assert "max |delta logit|" in failed.verdict.reasons[0]
 
 

@@ -1,10 +1,9 @@
 """The frame every swipe model fills: kinematics and a stride-2 stem before, key scores after.
 
 What happens in between (`blocks`) is the architecture. Classes are scored against embeddings of
-the keys' centres, so one model serves any layout; `Baked` is the view of it for one keyboard. The
-softmax is left to the host: raw logits survive int8, a log-softmax over quantized logits does not.
+the keys' centres, so one model serves any layout.
 
-What it leaves out: the layout-agnostic export view (keys as run-time inputs).
+What it leaves out: the forms in which it is deployed, see `train.models.views`.
 """
 
 from __future__ import annotations
@@ -61,35 +60,3 @@ class SwipeModel(nn.Module):
         queries = self.query(self.dropout(self.trunk(features)).transpose(1, 2))
         scores = queries @ self.class_embeddings(keys).transpose(1, 2)
         return cast(Tensor, scores / math.sqrt(EMBEDDING))
-
-
-class Baked(nn.Module):
-    """A `SwipeModel` for one keyboard: features in, logits out, every constant folded.
-
-    BatchNorm is folded into its convolution; query, key embeddings, blank and scale become one
-    1x1 convolution. Built from a trained model, which stays as it was.
-    """
-
-    def __init__(self, model: SwipeModel, keys: Tensor) -> None:
-        """Fold `model` for the key centres ``keys [K, 2]``."""
-        super().__init__()
-        self.kinematics = Kinematics()
-        self.stem = model.stem.folded()
-        self.halve = model.halve.folded()
-        self.blocks = model.folded_blocks()
-        with torch.no_grad():
-            classes = model.class_embeddings(keys[None])[0] / math.sqrt(EMBEDDING)
-            weight = classes @ model.query.weight
-            bias = classes @ model.query.bias
-        self.head = nn.Conv1d(weight.shape[1], weight.shape[0], 1)
-        with torch.no_grad():
-            self.head.weight.copy_(weight[:, :, None])
-            self.head.bias.copy_(bias)  # type: ignore[union-attr]
-        self.requires_grad_(False)
-        self.eval()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits ``[B, 32, K + 1]`` of ``features [B, 2, 64]``."""
-        x = F.relu(self.stem(self.kinematics(features)))
-        x = self.blocks(F.relu(self.halve(x)))
-        return cast(Tensor, self.head(x).transpose(1, 2))
