@@ -19,7 +19,7 @@ from swipe.console import counting, make_table, reporting
 from swipe.contamination import require_disjoint
 from swipe.corpus import is_synthetic, load_corpus, writer_share
 from swipe.decode import DEFAULT_PRESET, DecoderPreset
-from swipe.errors import DataError
+from swipe.errors import DataError, UsageError
 from swipe.features import feature_batch
 from swipe.gesture import Gesture
 from swipe.layout import Layout
@@ -244,8 +244,13 @@ def _check(checkpoint: Checkpoint, swipes: HeldOut, train_data: str | None) -> C
 
     Raises:
         GateError: there is an overlap.
-        DataError: `train_data` cannot be read.
+        UsageError: `train_data` cannot be read, or is generated, which would prove nothing.
     """
+    if train_data is not None and is_synthetic(train_data):
+        raise UsageError(
+            "--train-data names generated swipes, with which nothing real can overlap",
+            fix="name the corpus that the model was trained on, or leave it out",
+        )
     recorded = str(checkpoint.data["train"])
     name = train_data or recorded
     trained: Iterable[Gesture]

@@ -255,15 +255,19 @@ def test_real_swipes_are_evaluated(tmp_path: Path, shared_data: Path) -> None:
     assert "synthetic" not in str(figures["swipes"])
 
 
-def test_the_released_model_reads_real_swipes(released: Path, shared_data: Path) -> None:
+def test_the_released_model_reads_real_swipes(
+    tmp_path: Path, released: Path, shared_data: Path, swipes: list[Gesture]
+) -> None:
     corpus = shared_data / "how_we_swipe" / "dev.jsonl.gz"
+    # The real training corpus takes long to compare; tests of the protocol do.
+    write_jsonl(swipes, tmp_path / "train.jsonl")
     report = evaluate_checkpoint(
         released,
         str(corpus),
         "wordfreq:50000",
         preset=DecoderPreset(beam_width=50),
         limit=150,
-        train_data="synthetic",
+        train_data=str(tmp_path / "train.jsonl"),
     )
     result = report.judged.evaluation
     assert result.beam["strict"]["top_k"]["4"] > 70.0

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from swipe.decode import DecoderPreset
-from swipe.errors import DataError, ExitCode, GateError
+from swipe.errors import DataError, ExitCode, GateError, UsageError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
 from swipe.lexicon import load_lexicon
@@ -182,6 +182,11 @@ def test_the_named_training_corpus_replaces_the_recorded_one(
         judge(train_data="dev.jsonl")
     with pytest.raises(DataError, match=r"absent\.jsonl"):
         judge(train_data="absent.jsonl")
+
+
+def test_generated_swipes_cannot_stand_for_the_training_corpus(files: Path) -> None:
+    with pytest.raises(UsageError, match="--train-data"):
+        judge(train_data="synthetic:10")
 
 
 def test_a_prepared_training_corpus_is_compared_as_well(
