@@ -16,15 +16,16 @@ import numpy as np
 import typer
 
 from swipe.corpus import load_corpus
-from swipe.decode import DEFAULT_PRESET, BeamDecoder, exact_scores, log_softmax
+from swipe.decode import DEFAULT_PRESET, BeamDecoder, log_softmax
 from swipe.features import feature_batch
 from swipe.layout import load_layout
 from swipe.lexicon import load_lexicon
+from swipe.oracle import exact_ranking
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
 from train.swipe_data import sample
 
-MODEL = Path(__file__).parents[1] / "models" / "nano.safetensors"
+MODEL = Path(__file__).parents[1] / "models" / "base.safetensors"
 
 
 def main(
@@ -39,19 +40,16 @@ def main(
     logits = predict(checkpoint.model(), checkpoint.contract, feature_batch(gestures))
     words = load_lexicon(lexicon)
     decoder, preset = BeamDecoder(words), DEFAULT_PRESET
-    lengths = np.array([len(word) for word in words.words])
-    prior = preset.lam * words.log_prob + preset.beta * lengths
     rows = log_softmax(logits)
     decoder.decode(rows[0])
-    exact_scores(rows[0], words)
+    exact_ranking(rows[0], words, preset)
 
     beam_ms, oracle_ms, agree, beam_right, oracle_right = [], [], 0, 0, 0
     for row, gesture in zip(rows, gestures, strict=True):
         started = time.perf_counter()
         found = decoder.decode(row)[0].word
         decoded = time.perf_counter()
-        exact = exact_scores(row, words, double_penalty=preset.double_penalty)
-        best = words.words[int((exact / lengths**preset.gamma + prior).argmax())]
+        best = words.words[int(exact_ranking(row, words, preset).argmax())]
         oracle_ms.append(1e3 * (time.perf_counter() - decoded))
         beam_ms.append(1e3 * (decoded - started))
         agree += found == best
