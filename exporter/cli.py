@@ -36,6 +36,9 @@ DataOption = Annotated[
 LexiconOption = Annotated[
     str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
 ]
+PresetOption = Annotated[
+    Path | None, typer.Option(help="Decoder preset; default: CHECKPOINT.preset.json if it fits.")
+]
 SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
@@ -50,12 +53,15 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         data: DataOption = None,
         lexicon: LexiconOption = "wordfreq",
         samples: SamplesOption = 2000,
+        preset: PresetOption = None,
     ) -> None:
         from exporter.bundle import Request, export
         from exporter.targets import find_target
 
         targets = tuple(find_target(f) for f in formats)
-        request = Request(targets, checkpoint, out, quantize, budget, data, lexicon, samples)
+        request = Request(
+            targets, checkpoint, out, quantize, budget, data, lexicon, samples, preset
+        )
         manifest = export(request, console.print)
         raise typer.Exit(_conclude(manifest, out))
 

@@ -126,6 +126,13 @@ def evaluate(
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here as JSON too.")
     ] = None,
+    preset: Annotated[
+        Path | None,
+        typer.Option(help="Decoder preset; default: CHECKPOINT.preset.json if it fits."),
+    ] = None,
+    force_preset: Annotated[
+        bool, typer.Option("--force-preset", help="Use --preset with another lexicon too.")
+    ] = False,
 ) -> None:
     """Decode held-out swipes, greedily and by beam, and print the accuracy.
 
@@ -135,7 +142,14 @@ def evaluate(
     from train.evaluate import evaluate_checkpoint, table
 
     result = evaluate_checkpoint(
-        checkpoint, data, lexicon, beam_width=beam, limit=limit, threads=threads
+        checkpoint,
+        data,
+        lexicon,
+        beam_width=beam,
+        limit=limit,
+        threads=threads,
+        preset=preset,
+        force_preset=force_preset,
     )
     for part in table(result):
         console.print(part)
@@ -143,6 +157,46 @@ def evaluate(
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         write_text_atomic(json_out, text + "\n")
         console.print(f"figures written to {json_out}")
+
+
+@app.command("tune-decoder")
+def tune_decoder(
+    data: Annotated[str, typer.Option(help="Development swipes that training never saw.")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="A .safetensors checkpoint or a run folder.")
+    ] = Path("runs/latest"),
+    lexicon: Annotated[
+        str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+    ] = "wordfreq",
+    minutes: Annotated[float, typer.Option(min=0.0, help="Time to search at most.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Preset file; default: CHECKPOINT.preset.json.")
+    ] = None,
+) -> None:
+    """Search the decoder's settings on half of the writers, judge them on the others, refit on all.
+
+    Example: [bold]swipe-train tune-decoder --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
+    """
+    from swipe.presets import SUFFIX
+    from train.checkpoint import checkpoint_file
+    from train.tuning import table, tune_checkpoint
+
+    tuned = tune_checkpoint(
+        checkpoint,
+        data,
+        lexicon,
+        minutes=minutes,
+        seed=seed,
+        threads=threads,
+        observe=console.print,
+    )
+    console.print(table(tuned))
+    path = out or checkpoint_file(checkpoint).with_suffix(SUFFIX)
+    tuned.save(path)
+    console.print(f"{tuned.settings}")
+    console.print(f"preset written to {path}")
 
 
 @app.command()

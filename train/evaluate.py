@@ -16,13 +16,14 @@ from torch import nn
 from swipe.console import make_table
 from swipe.contract import ModelContract
 from swipe.corpus import load_corpus
-from swipe.decode import DEFAULT_PRESET, BeamDecoder, greedy
+from swipe.decode import DEFAULT_PRESET, BeamDecoder, DecoderPreset, greedy
 from swipe.errors import DataError
 from swipe.features import feature_batch
 from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
+from swipe.presets import choose_preset
 from swipe.scoring import KS, score_words
-from train.checkpoint import load_checkpoint
+from train.checkpoint import checkpoint_file, load_checkpoint
 from train.config import Data
 from train.finite import require_finite
 
@@ -41,6 +42,7 @@ class Evaluation:
         beam_width: of the beam search.
         beam: figures of the beam search.
         greedy: figures of the greedy strings, no lexicon used to decode.
+        preset: where the decoder's settings come from.
     """
 
     swipes: str
@@ -49,6 +51,7 @@ class Evaluation:
     beam_width: int
     beam: dict[str, Any]
     greedy: dict[str, Any]
+    preset: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -104,12 +107,16 @@ def evaluate_words(
     lexicon: Lexicon,
     *,
     beam_width: int = DEFAULT_PRESET.beam_width,
+    preset: DecoderPreset = DEFAULT_PRESET,
     swipes: str = "",
 ) -> Evaluation:
-    """Decode and score ``features [N, 2, 64]`` whose words are `truths`."""
+    """Decode and score ``features [N, 2, 64]`` whose words are `truths`.
+
+    `beam_width` stands for the one of `preset`.
+    """
     if not len(features):
         raise DataError("there are no swipes to evaluate on", fix="give a corpus with --data")
-    decoder = BeamDecoder(lexicon, replace(DEFAULT_PRESET, beam_width=beam_width))
+    decoder = BeamDecoder(lexicon, replace(preset, beam_width=beam_width))
     beam: list[list[str]] = []
     strings: list[list[str]] = []
     for logits in _predictions(model, contract, features):
@@ -126,7 +133,15 @@ def evaluate_words(
 
 
 def evaluate_checkpoint(
-    path: Path, data: str | None, lexicon: str, *, beam_width: int, limit: int, threads: int
+    path: Path,
+    data: str | None,
+    lexicon: str,
+    *,
+    beam_width: int,
+    limit: int,
+    threads: int,
+    preset: Path | None = None,
+    force_preset: bool = False,
 ) -> Evaluation:
     """Evaluate a checkpoint on a corpus, or on its own run's held-out swipes.
 
@@ -137,9 +152,11 @@ def evaluate_checkpoint(
         beam_width: of the beam search.
         limit: at most this many swipes, drawn over all writers; 0 for all.
         threads: torch threads.
+        preset: decoder preset file; None for the one beside the checkpoint, if it fits.
+        force_preset: use `preset` with another lexicon too.
 
     Raises:
-        SwipeError: checkpoint, data or lexicon cannot be used.
+        SwipeError: checkpoint, data, lexicon or preset cannot be used.
     """
     from train.swipe_data import load_swipe_data, sample
 
@@ -155,15 +172,21 @@ def evaluate_checkpoint(
         gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
     if limit:
         gestures = sample(gestures, limit, 0)
-    return evaluate_words(
+    words = load_lexicon(lexicon)
+    choice = choose_preset(
+        preset, checkpoint_file(path), checkpoint.weights_sha256, words, force=force_preset
+    )
+    result = evaluate_words(
         checkpoint.model(),
         checkpoint.contract,
         feature_batch(gestures),
         [g.word for g in gestures],
-        load_lexicon(lexicon),
+        words,
         beam_width=beam_width,
+        preset=choice.settings,
         swipes=label,
     )
+    return replace(result, preset=choice.origin)
 
 
 def table(result: Evaluation) -> list[Table | str]:
@@ -183,5 +206,5 @@ def table(result: Evaluation) -> list[Table | str]:
         f"greedy strings: {top1:.2f} % right, CER {result.greedy['cer']:.2f} % "
         f"({edits['substitutions']} substitutions, {edits['deletions']} deletions, "
         f"{edits['insertions']} insertions); beam CER {beam['cer']:.2f} %",
-        f"lexicon hash {result.lexicon_sha256[:16]}",
+        f"lexicon hash {result.lexicon_sha256[:16]}; {result.preset}",
     ]
