@@ -121,6 +121,7 @@ def bench(
 
     from swipe.decode import BeamDecoder
     from swipe.lexicon import load_lexicon
+    from swipe.presets import settings_of
     from train.checkpoint import load_checkpoint
     from train.evaluate import predict
 
@@ -139,7 +140,11 @@ def bench(
             f"lexicon {manifest.source.lexicon} is not the one the bundle was judged with",
             fix="bring back that lexicon, name another with --lexicon, or export again",
         )
-    decode = BeamDecoder(words_known).decode_words
+    preset = manifest.source.preset
+    if preset is not None and words_known.sha256 != manifest.source.lexicon_sha256:
+        observe("decoding with the default settings: the bundle's preset is for its own lexicon")
+        preset = None
+    decode = BeamDecoder(words_known, settings_of(preset, words_known)).decode_words
     observe(f"PyTorch on {len(words):,} swipes")
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     reference = Answers(logits, decode(logits))

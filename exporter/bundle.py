@@ -43,6 +43,7 @@ from swipe.features import feature_batch
 from swipe.files import replacing_folder, sha256_file
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
+from swipe.presets import choose_preset
 from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from train.evaluate import predict, rounding_error
 
@@ -60,6 +61,7 @@ class Request:
     data: str | None
     lexicon: str
     samples: int
+    preset: Path | None = None
 
 
 def export(request: Request, say: Say) -> Manifest:
@@ -74,6 +76,11 @@ def export(request: Request, say: Say) -> Manifest:
     checkpoint = load_checkpoint(request.checkpoint)
     lexicon = load_lexicon(request.lexicon)
     say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
+    chosen = choose_preset(
+        request.preset, checkpoint_file(request.checkpoint), checkpoint.weights_sha256, lexicon
+    )
+    say(chosen.origin)
+    preset = None if chosen.tuned is None else chosen.tuned.to_dict()
     samples = choose_samples(
         request.data, checkpoint.data, Layout.from_contract(checkpoint.contract), request.samples
     )
@@ -96,6 +103,7 @@ def export(request: Request, say: Say) -> Manifest:
             quantize=request.quantize,
             budget=request.budget,
             rounding=rounding,
+            preset=preset,
         )
         entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
@@ -116,6 +124,7 @@ def export(request: Request, say: Say) -> Manifest:
                 verification_sha256=sha256_file(folder / VERIFICATION),
                 lexicon=request.lexicon,
                 lexicon_sha256=lexicon.sha256,
+                preset=preset,
                 accuracy_budget=request.budget,
                 reference_rounding=rounding,
             ),

@@ -59,6 +59,9 @@ DataOption = Annotated[
 LexiconOption = Annotated[
     str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
 ]
+PresetOption = Annotated[
+    Path | None, typer.Option(help="Decoder preset; default: CHECKPOINT.preset.json if it fits.")
+]
 SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
@@ -74,6 +77,7 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         data: DataOption = None,
         lexicon: LexiconOption = "wordfreq",
         samples: SamplesOption = 2000,
+        preset: PresetOption = None,
     ) -> None:
         from exporter.bundle import Request, export
         from exporter.targets import find_target
@@ -82,8 +86,18 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
 
         targets = tuple(find_target(f) for f in formats)
         views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
-        source = checkpoint or default_checkpoint()
-        request = Request(targets, views, source, out, quantize, budget, data, lexicon, samples)
+        request = Request(
+            targets,
+            views,
+            checkpoint or default_checkpoint(),
+            out,
+            quantize,
+            budget,
+            data,
+            lexicon,
+            samples,
+            preset,
+        )
         manifest = export(request, console.print)
         raise typer.Exit(_conclude(manifest, out))
 

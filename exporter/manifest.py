@@ -96,6 +96,8 @@ class Source(_Record):
     verification_sha256: str
     lexicon: str
     lexicon_sha256: str
+    preset: dict[str, Any] | None = None
+    """`swipe.presets.TunedPreset` that words were decoded with; None: the default settings."""
     accuracy_budget: float
     reference_rounding: float
 

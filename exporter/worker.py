@@ -40,6 +40,7 @@ class Job:
         quantize: whether quantized rungs are tried.
         budget: points of decoded top-1 that quantization may cost.
         rounding: largest error of PyTorch's own float32 logits, against float64.
+        preset: record of the decoder's preset; None for the default settings.
     """
 
     checkpoint: str
@@ -49,6 +50,7 @@ class Job:
     quantize: bool
     budget: float
     rounding: float
+    preset: dict[str, Any] | None = None
 
 
 def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
@@ -92,6 +94,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
 
     from swipe.decode import BeamDecoder
     from swipe.lexicon import load_lexicon
+    from swipe.presets import settings_of
     from train.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
@@ -100,7 +103,8 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
         calibration, features = samples["calibration"], samples["features"]
         truths = [str(word) for word in samples["words"]]
         logits = samples["logits"]
-    decode = BeamDecoder(load_lexicon(job.lexicon)).decode_words
+    lexicon = load_lexicon(job.lexicon)
+    decode = BeamDecoder(lexicon, settings_of(job.preset, lexicon)).decode_words
     reference = Answers(logits, decode(logits))
     records: Records = {}
     for view in map(find_view, job.views):

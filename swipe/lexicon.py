@@ -1,4 +1,4 @@
-"""Lexicon: the words a swipe may mean, how frequent they are, and their flat trie.
+"""Lexicon: the words a swipe may mean, and how frequent they are.
 
 Sources: PyPI's ``wordfreq`` (the embedded default) and AOSP ``.combined(.gz)`` word lists, or a
 plain text file. Frequencies become natural-log probabilities normalised over the kept words, so
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from swipe.contract import ALPHABET
 from swipe.errors import DataError, MissingError
 from swipe.gesture import swiped_letters
+from swipe.trie import Endings, Trie, build_trie, find_endings
 
 WORDFREQ: Final = "wordfreq"
 WORDFREQ_WORDS: Final = 100_000
@@ -31,30 +32,6 @@ AOSP_STEP: Final = math.log(1.15)
 """AOSP's f (0 to 255) is logarithmic: one step more is 1.15 times as frequent."""
 
 _COMBINED_ENTRY: Final = re.compile(r"^ word=([^,]+),.*?\bf=(\d+)")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trie:
-    """Flat prefix tree in breadth-first order; node 0 is the root.
-
-    Children of a node are contiguous and sorted by letter: the child by class ``c`` is
-    ``first_child + popcount(child_mask & ((1 << c) - 1))`` when bit ``c`` of the mask is set.
-
-    Attributes:
-        first_child: int32[N], index of the first child.
-        child_mask: uint32[N], bit c set when there is a child by class c.
-        letter: int8[N], class of the edge into the node; -1 at the root.
-        depth: int16[N], letters from the root.
-        word: int32[N], index of the word that ends here, or -1.
-        parent: int32[N], -1 at the root.
-    """
-
-    first_child: NDArray[np.int32]
-    child_mask: NDArray[np.uint32]
-    letter: NDArray[np.int8]
-    depth: NDArray[np.int16]
-    word: NDArray[np.int32]
-    parent: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +68,12 @@ class Lexicon:
     @cached_property
     def trie(self) -> Trie:
         """The flat trie of all words."""
-        return _build_trie(self.words)
+        return build_trie(self.words)
 
     @cached_property
-    def lookahead(self) -> NDArray[np.float32]:
-        """float32[nodes]: log probability of the most frequent word at or below each node."""
-        trie = self.trie
-        best = np.where(trie.word >= 0, self.log_prob[trie.word], np.float32(-np.inf))
-        for depth in range(int(trie.depth[-1]), 0, -1):
-            first, last = np.searchsorted(trie.depth, [depth, depth + 1])
-            np.maximum.at(best, trie.parent[first:last], best[first:last])
-        return best
+    def endings(self) -> Endings:
+        """The lengths and probabilities of the words at or below each node."""
+        return find_endings(self.trie, self.log_prob)
 
     def extended(self, words: Iterable[str]) -> Lexicon:
         """A lexicon that also holds `words`, each as rare as the rarest present one.
@@ -233,41 +205,3 @@ def _lexicon(name: str, entries: Mapping[str, float]) -> Lexicon:
     log_weight -= log_weight.max()
     log_prob = log_weight - math.log(float(np.exp(log_weight).sum()))
     return Lexicon(name, words, log_prob.astype(np.float32))
-
-
-def _build_trie(words: tuple[str, ...]) -> Trie:
-    """Level by level over the sorted words; all rows of one level at once."""
-    lengths = np.array([len(word) for word in words])
-    longest = int(lengths.max())
-    cells = np.zeros((len(words), longest), dtype=np.uint8)
-    filled = np.arange(longest) < lengths[:, None]
-    cells[filled] = np.frombuffer("".join(words).encode("ascii"), dtype=np.uint8)
-    # A row starts a new node at depth d + 1 when it differs from the row above in [0, d].
-    fresh = np.ones_like(filled)
-    fresh[1:] = np.logical_or.accumulate(cells[1:] != cells[:-1], axis=1)
-
-    parents, letters, depths, ends = [np.array([-1])], [np.array([-1])], [np.zeros(1, int)], []
-    node_of_row = np.zeros(len(words), dtype=np.int64)
-    offset = 1
-    for d in range(longest):
-        rows = np.flatnonzero(filled[:, d])
-        starts = fresh[rows, d]
-        first_rows = rows[starts]
-        parents.append(node_of_row[first_rows])
-        letters.append(cells[first_rows, d].astype(np.int64) - ord("a"))
-        depths.append(np.full(len(first_rows), d + 1))
-        node_of_row[rows] = offset + np.cumsum(starts) - 1
-        offset += len(first_rows)
-        ends.append(rows[lengths[rows] == d + 1])
-    parent, letter = np.concatenate(parents), np.concatenate(letters)
-
-    word = np.full(offset, -1, dtype=np.int32)
-    ended = np.concatenate(ends)
-    word[node_of_row[ended]] = ended
-    mask = np.zeros(offset, dtype=np.uint32)
-    np.add.at(mask, parent[1:], np.left_shift(np.uint32(1), letter[1:].astype(np.uint32)))
-    first_child = np.zeros(offset, dtype=np.int32)
-    children = np.arange(offset - 1, 0, -1)  # reversed, so that the first child is written last
-    first_child[parent[children]] = children
-    depth = np.concatenate(depths).astype(np.int16)
-    return Trie(first_child, mask, letter.astype(np.int8), depth, word, parent.astype(np.int32))

@@ -17,7 +17,8 @@ one has two).
 Error, against repetition: 141 of the 61,112 training swipes, nearly all of one sentence ("need to
 watch closely": "need" is no function word here, and adding it would be fitting to the answer). Of
 the 8,152 development swipes, on which the list of function words was tried too, 31, all of that
-sentence: 0.4 %. Read by eye, 80 prompts drawn from the development set: one wrong, the same sentence.
+sentence: 0.4 %. Read by eye, 80 prompts drawn from the development set: one wrong, the same
+sentence.
 """
 
 from __future__ import annotations

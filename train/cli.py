@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +125,9 @@ def evaluate(
     lexicon: Annotated[
         str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
     ] = "wordfreq",
-    beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 100,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beam width; default: the preset's.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only this many swipes; 0: all.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     against: Annotated[
@@ -139,6 +140,13 @@ def evaluate(
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here as JSON too.")
     ] = None,
+    preset: Annotated[
+        Path | None,
+        typer.Option(help="Decoder preset; default: CHECKPOINT.preset.json if it fits."),
+    ] = None,
+    force_preset: Annotated[
+        bool, typer.Option("--force-preset", help="Use --preset with another lexicon too.")
+    ] = False,
 ) -> None:
     """Decode held-out swipes, greedily and by beam, and print the accuracy with its intervals.
 
@@ -148,7 +156,6 @@ def evaluate(
 
     Example: [bold]swipe-train eval --checkpoint runs/new --against runs/old --data dev.jsonl.gz[/]
     """
-    from swipe.decode import DEFAULT_PRESET
     from swipe.files import write_text_atomic
     from train.protocol import evaluate_checkpoint, table
     from train.released import default_checkpoint
@@ -157,7 +164,9 @@ def evaluate(
         checkpoint or default_checkpoint(),
         data,
         lexicon,
-        preset=replace(DEFAULT_PRESET, beam_width=beam),
+        beam_width=beam,
+        preset=preset,
+        force_preset=force_preset,
         limit=limit,
         threads=threads,
         against=against,
@@ -169,6 +178,46 @@ def evaluate(
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         write_text_atomic(json_out, text + "\n")
         console.print(f"figures written to {json_out}")
+
+
+@app.command("tune-decoder")
+def tune_decoder(
+    data: Annotated[str, typer.Option(help="Development swipes that training never saw.")],
+    checkpoint: CheckpointOption = None,
+    lexicon: Annotated[
+        str, typer.Option(help="wordfreq[:COUNT], or an AOSP .combined(.gz) file.")
+    ] = "wordfreq",
+    minutes: Annotated[float, typer.Option(min=0.0, help="Time to search at most.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Preset file; default: CHECKPOINT.preset.json.")
+    ] = None,
+) -> None:
+    """Search the decoder's settings on half of the writers, judge them on the others, refit on all.
+
+    Example: [bold]swipe-train tune-decoder --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
+    """
+    from swipe.presets import SUFFIX
+    from train.checkpoint import checkpoint_file
+    from train.released import default_checkpoint
+    from train.tuning import table, tune_checkpoint
+
+    source = checkpoint or default_checkpoint()
+    tuned = tune_checkpoint(
+        source,
+        data,
+        lexicon,
+        minutes=minutes,
+        seed=seed,
+        threads=threads,
+        observe=console.print,
+    )
+    console.print(table(tuned))
+    path = out or checkpoint_file(source).with_suffix(SUFFIX)
+    tuned.save(path)
+    console.print(f"{tuned.settings}")
+    console.print(f"preset written to {path}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from swipe.decode import DEFAULT_PRESET, BeamDecoder, DecoderPreset, greedy
 from swipe.errors import DataError
 from swipe.lexicon import Lexicon
 from swipe.scoring import KS, ranks, score_words
-from train.finite import require_finite
+from train.finite import null_for_nonfinite, require_finite
 
 BATCH: Final = 256
 CANDIDATES: Final = max(KS)
@@ -57,7 +57,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "ranks"}
-        return {**fields, "preset": asdict(self.preset)}
+        return {**fields, "preset": null_for_nonfinite(asdict(self.preset))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,18 @@ from rich.table import Table
 from swipe.console import counting, make_table, reporting
 from swipe.contamination import require_disjoint
 from swipe.corpus import is_synthetic, load_corpus, writer_share
-from swipe.decode import DEFAULT_PRESET, DecoderPreset
 from swipe.errors import DataError, UsageError
 from swipe.features import feature_batch
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
 from swipe.prepared import prepared_rows
+from swipe.presets import choose_preset
 from swipe.prompts import prompt_kind
 from swipe.scoring import KS, Paired, compare
 from swipe.sources import read_rows
 from swipe.statistics import LEVEL, RESAMPLES, SEED
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from train.config import Data
 from train.evaluate import Evaluation, Groups, evaluate_words
 from train.swipe_data import DEV_SALT, DEV_WRITERS, is_present, load_swipe_data, sample
@@ -59,12 +59,14 @@ class Judged:
     Attributes:
         path: the checkpoint as it was named.
         weights_sha256: hash of its tensors.
+        decoder: where the decoder's settings come from.
         evaluation: the figures.
         contamination: what the swipes were compared with.
     """
 
     path: str
     weights_sha256: str
+    decoder: str
     evaluation: Evaluation
     contamination: Contamination
 
@@ -73,6 +75,7 @@ class Judged:
         return {
             "checkpoint": self.path,
             "weights_sha256": self.weights_sha256,
+            "decoder": self.decoder,
             **self.evaluation.to_dict(),
             "contamination": asdict(self.contamination),
         }
@@ -130,7 +133,9 @@ def evaluate_checkpoint(
     data: str | None,
     lexicon: str,
     *,
-    preset: DecoderPreset = DEFAULT_PRESET,
+    preset: Path | None = None,
+    force_preset: bool = False,
+    beam_width: int | None = None,
     limit: int = 0,
     threads: int = 1,
     against: Path | None = None,
@@ -142,7 +147,9 @@ def evaluate_checkpoint(
         path: a checkpoint or a run folder.
         data: corpus; None for the swipes the run held out.
         lexicon: lexicon specification.
-        preset: settings of the beam search.
+        preset: decoder preset file; None for the one beside each checkpoint, if it fits.
+        force_preset: use `preset` with another lexicon too.
+        beam_width: of the beam search; None for the preset's.
         limit: at most this many swipes, drawn over all writers; 0 for all.
         threads: torch threads.
         against: a second checkpoint, judged on the same swipes and compared.
@@ -151,7 +158,7 @@ def evaluate_checkpoint(
 
     Raises:
         GateError: the swipes, or their writers, were trained on.
-        SwipeError: checkpoint, data or lexicon cannot be used.
+        SwipeError: checkpoint, data, lexicon or preset cannot be used.
     """
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
@@ -164,7 +171,7 @@ def evaluate_checkpoint(
     )
     # Both are compared before either is decoded: a refusal should not take minutes.
     found = _check(checkpoint, swipes, train_data)
-    judge = _Judge(swipes, words, preset, groups)
+    judge = _Judge(swipes, words, groups, preset, force_preset, beam_width)
     if other is None or against is None:
         return Report(judge(path, checkpoint, found), None, {}, len(set(groups.writers)))
     if other.data != checkpoint.data:
@@ -218,11 +225,23 @@ class _Judge:
 
     swipes: HeldOut
     lexicon: Lexicon
-    preset: DecoderPreset
     groups: Groups
+    preset: Path | None
+    force_preset: bool
+    beam_width: int | None
 
     def __call__(self, path: Path, checkpoint: Checkpoint, found: Contamination) -> Judged:
         gestures = self.swipes.gestures
+        choice = choose_preset(
+            self.preset,
+            checkpoint_file(path),
+            checkpoint.weights_sha256,
+            self.lexicon,
+            force=self.force_preset,
+        )
+        settings = choice.settings
+        if self.beam_width is not None:
+            settings = replace(settings, beam_width=self.beam_width)
         with counting("swipes decoded", len(gestures)) as say:
             evaluation = evaluate_words(
                 checkpoint.model(),
@@ -230,13 +249,13 @@ class _Judge:
                 feature_batch(gestures),
                 [gesture.word for gesture in gestures],
                 self.lexicon,
-                preset=self.preset,
+                preset=settings,
                 swipes=self.swipes.label,
                 groups=self.groups,
                 extended=True,
                 say=say,
             )
-        return Judged(str(path), checkpoint.weights_sha256, evaluation, found)
+        return Judged(str(path), checkpoint.weights_sha256, choice.origin, evaluation, found)
 
 
 def _check(checkpoint: Checkpoint, swipes: HeldOut, train_data: str | None) -> Contamination:
@@ -307,7 +326,7 @@ def table(report: Report) -> list[Table | str]:
         *_against(report),
         *(_compared(judged) for judged in (report.judged, report.against) if judged),
         f"lexicon hash {evaluation.lexicon_sha256[:16]}, swipes hash "
-        f"{evaluation.swipes_sha256[:16]}",
+        f"{evaluation.swipes_sha256[:16]}; {report.judged.decoder}",
     ]
 
 

@@ -12,7 +12,10 @@ from android_harness.local import bench
 from android_harness.protocol import Plan
 from exporter.manifest import FILE
 from exporter.parity import Answers, Limits, Status, compare
+from swipe.decode import DecoderPreset
 from swipe.errors import GateError
+from swipe.lexicon import load_lexicon
+from swipe.presets import TunedPreset
 
 WORDS = ["cat", "dog"]
 LIMITS = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=1.0)
@@ -52,7 +55,7 @@ def _altered(bundle: Path, **changes: object) -> Path:
 
 
 @pytest.mark.slow
-def test_a_bundle_without_artefacts_or_with_another_lexicon_is_no_pass(
+def test_a_bundle_without_artefacts_or_with_another_lexicon_or_preset_is_no_pass(
     released: Path, tmp_path: Path
 ) -> None:
     from exporter.bundle import Request, export
@@ -60,14 +63,26 @@ def test_a_bundle_without_artefacts_or_with_another_lexicon_is_no_pass(
     from exporter.views import BAKED
 
     bundle = tmp_path / "bundle"
+    words = load_lexicon("wordfreq:5000")
+    tuned = TunedPreset(
+        DecoderPreset(lam=0.3), words.name, words.sha256, "other weights", "none", None, {}
+    )
+    tuned.save(tmp_path / "preset.json")
     request = Request(
         (find_target("onnx"),), (BAKED,), released, bundle, quantize=False, budget=5.0,
         data="synthetic:1000", lexicon="wordfreq:5000", samples=100,
+        preset=tmp_path / "preset.json",
     )  # fmt: skip
-    export(request, say=lambda line: None)
+    said: list[str] = []
+    assert export(request, say=said.append).source.preset == tuned.to_dict()
+    assert any("preset.json, tuned for other weights" in line for line in said)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
     with pytest.raises(GateError, match="is not the one the bundle was judged with"):
         bench(_altered(bundle, lexicon="wordfreq:50"), plan, 1, None, lambda line: None)
     _altered(bundle, lexicon="wordfreq:5000")
+    foreign = tuned.to_dict() | {"lexicon_sha256": "0" * 64}
+    with pytest.raises(GateError, match="was tuned with lexicon"):
+        bench(_altered(bundle, preset=foreign), plan, 1, None, lambda line: None)
+    _altered(bundle, preset=tuned.to_dict())
     with pytest.raises(GateError, match="ships no artefact"):
         bench(_altered(bundle, formats=[]), plan, 1, None, lambda line: None)

@@ -49,6 +49,27 @@ def test_the_trie_holds_exactly_the_words(words: set[str]) -> None:
     assert all(_walk(lexicon, p + "x") == -1 for p in prefixes)
 
 
+@given(WORDS, st.integers(0, 10_000))
+def test_endings_are_the_words_below_each_node(words: set[str], seed: int) -> None:
+    ordered = tuple(sorted(words))
+    log_prob = np.random.default_rng(seed).normal(size=len(ordered)).astype(np.float32)
+    lexicon = Lexicon("test", ordered, log_prob)
+    endings = lexicon.endings
+    for prefix in {word[:k] for word in words for k in range(len(word) + 1)}:
+        expected: dict[tuple[int, int], float] = {}
+        for word, value in zip(ordered, log_prob.tolist(), strict=True):
+            if word.startswith(prefix):
+                doubled = sum(word[i] == word[i - 1] for i in range(max(len(prefix), 1), len(word)))
+                key = len(word), doubled
+                expected[key] = max(value, expected.get(key, value))
+        node = _walk(lexicon, prefix)
+        rows = slice(endings.start[node], endings.start[node + 1])
+        columns = (endings.length, endings.doubles, endings.log_prob)
+        found = zip(*(column[rows].tolist() for column in columns), strict=True)
+        assert {(n, d): value for n, d, value in found} == expected
+    assert endings.start[-1] == len(endings.length)
+
+
 def test_aosp_words_are_all_there(shared_data: Path) -> None:
     lexicon = load_lexicon(str(shared_data / "lexicon" / "en_wordlist.combined.gz"))
     assert len(lexicon) == 146_697

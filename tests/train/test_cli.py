@@ -153,6 +153,28 @@ def test_eval_prints_a_table_and_writes_json(
     assert result["preset"]["beam_width"] == 8
 
 
+def test_a_tuned_preset_is_found_beside_its_checkpoint_and_refused_elsewhere(
+    fitted: tuple[Path, str], tmp_path: Path, swipe_train: SwipeTrain
+) -> None:
+    checkpoint = tmp_path / "x.safetensors"
+    shutil.copyfile(fitted[0] / "runs" / "latest" / "best.safetensors", checkpoint)
+    ours, other = ("--lexicon", "wordfreq:2000"), ("--lexicon", "wordfreq:1000")
+    swipes = ("--checkpoint", str(checkpoint), "--data", "synthetic:200")
+    tuned = swipe_train("tune-decoder", *swipes, *ours, "--minutes", "0")
+    assert tuned.code == 0, tuned.err
+    assert "other half" in tuned.out
+    preset = tmp_path / "x.preset.json"
+    found = swipe_train("eval", *swipes, *ours)
+    assert f"decoder preset {preset}" in found.out
+    left = swipe_train("eval", *swipes, *other)
+    assert "the default" in left.out
+    assert "another lexicon" in left.out
+    named = ("--preset", str(preset))
+    refused(swipe_train("eval", *swipes, *other, *named), 3, "was tuned with lexicon wordfreq:2000")
+    forced = swipe_train("eval", *swipes, *other, *named, "--force-preset")
+    assert f"decoder preset {preset}" in forced.out
+
+
 def test_a_rejected_row_is_quarantined_with_its_reason(
     tmp_path: Path, swipe_train: SwipeTrain
 ) -> None:

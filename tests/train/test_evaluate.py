@@ -85,7 +85,7 @@ def untrained(**changes: object) -> Checkpoint:
 def evaluate_file(
     path: Path, data: str | None = "synthetic:30", limit: int = 0
 ) -> dict[str, object]:
-    return evaluate_checkpoint(path, data, WORDS, preset=NARROW, limit=limit).to_dict()
+    return evaluate_checkpoint(path, data, WORDS, beam_width=8, limit=limit).to_dict()
 
 
 # Predictions.
@@ -265,7 +265,7 @@ def test_the_released_model_reads_real_swipes(
         released,
         str(corpus),
         "wordfreq:50000",
-        preset=DecoderPreset(beam_width=50),
+        beam_width=50,
         limit=150,
         train_data=str(tmp_path / "train.jsonl"),
     )

@@ -11,7 +11,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from swipe.decode import DecoderPreset
 from swipe.errors import DataError, ExitCode, GateError, UsageError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
@@ -26,7 +25,7 @@ from train.protocol import Report, evaluate_checkpoint, table
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
 SPEC = TcnSpec(channels=4, dilations=(1,))
-PRESET = DecoderPreset(beam_width=8)
+WIDTH = 8
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def judge(data: str | None = "dev.jsonl", **options: str | Path | None) -> Repor
         Path("a.safetensors"),
         data,
         WORDS,
-        preset=PRESET,
+        beam_width=WIDTH,
         **options,  # type: ignore[arg-type]
     )
 
@@ -244,7 +243,7 @@ def test_the_released_models_writers_are_not_in_the_development_set(
 ) -> None:
     corpora = shared_data / "how_we_swipe"
     report = evaluate_checkpoint(
-        released, str(corpora / "dev.jsonl.gz"), WORDS, preset=PRESET, limit=100,
+        released, str(corpora / "dev.jsonl.gz"), WORDS, beam_width=WIDTH, limit=100,
         train_data=str(corpora / "train.jsonl.gz"),
     )  # fmt: skip
     assert report.judged.contamination.compared == 61_112

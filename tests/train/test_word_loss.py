@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swipe.contract import ALPHABET, FRAMES
-from swipe.decode import DEFAULT_PRESET, exact_scores, log_softmax
+from swipe.decode import DEFAULT_PRESET, log_softmax
 from swipe.lexicon import Lexicon
+from swipe.oracle import exact_scores
 from train.config import WordLossConfig
 from train.stream import encode
 from train.word_loss import WordLoss

@@ -1,0 +1,188 @@
+"""Tuned decoder settings as a file: what they were tuned with, and what that was worth.
+
+A preset weighs a lexicon's probabilities against a model's, so it speaks of one lexicon and one
+set of weights. With another lexicon it is refused; found beside other weights it is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from swipe.decode import DEFAULT_PRESET, DecoderPreset
+from swipe.errors import ConfigError, GateError, UsageError
+from swipe.files import write_text_atomic
+from swipe.lexicon import Lexicon
+
+SCHEMA: Final = "swipe-export/preset/1"
+SUFFIX: Final = ".preset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TunedPreset:
+    """Settings and what they were tuned on.
+
+    Attributes:
+        settings: the decoder's settings.
+        lexicon: name of the lexicon.
+        lexicon_sha256: its hash; the settings are refused with any other.
+        weights_sha256: hash of the model's weights.
+        corpus: the development swipes they were tuned on.
+        corpus_sha256: hash of that file or folder, None for generated swipes.
+        figures: top-k in percent, before and after, by the part of the swipes.
+    """
+
+    settings: DecoderPreset
+    lexicon: str
+    lexicon_sha256: str
+    weights_sha256: str
+    corpus: str
+    corpus_sha256: str | None
+    figures: Mapping[str, Any]
+
+    def for_lexicon(self, lexicon: Lexicon, *, force: bool = False) -> DecoderPreset:
+        """The settings, for decoding with `lexicon`.
+
+        Args:
+            lexicon: the words that will be decoded.
+            force: use them with another lexicon all the same.
+
+        Raises:
+            GateError: they were tuned with another lexicon.
+        """
+        if lexicon.sha256 != self.lexicon_sha256 and not force:
+            raise GateError(
+                f"the preset was tuned with lexicon {self.lexicon} ({self.lexicon_sha256}), not "
+                f"with {lexicon.name} ({lexicon.sha256})",
+                fix="tune one for this lexicon with swipe-train tune-decoder, or leave it out",
+            )
+        return self.settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields; infinite settings become null."""
+        settings = asdict(self.settings)
+        return {
+            "schema": SCHEMA,
+            **{name: getattr(self, name) for name in self.__slots__},
+            "settings": {k: None if math.isinf(v) else v for k, v in settings.items()},
+        }
+
+    def save(self, path: Path) -> None:
+        """Write `path` atomically."""
+        write_text_atomic(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+
+
+def parse_preset(record: Mapping[str, Any], where: str) -> TunedPreset:
+    """The preset of `TunedPreset.to_dict`.
+
+    Raises:
+        GateError: it is damaged, or of another schema.
+    """
+    try:
+        fields = dict(record)
+        schema, settings = fields.pop("schema"), fields.pop("settings")
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema!r}")
+        given: dict[str, Any] = {k: math.inf if v is None else v for k, v in settings.items()}
+        if not isinstance(given["beam_width"], int):
+            raise TypeError(f"beam width {given['beam_width']!r}")
+        return TunedPreset(settings=DecoderPreset(**given), **fields)
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
+        raise GateError(
+            f"{where} is not a preset this version can read: {error}",
+            fix="tune it again with swipe-train tune-decoder",
+        ) from error
+
+
+def settings_of(record: Mapping[str, Any] | None, lexicon: Lexicon) -> DecoderPreset:
+    """Settings of a bundle's preset record for its `lexicon`; the default ones of None.
+
+    Raises:
+        GateError: the record is damaged, or speaks of another lexicon.
+    """
+    if record is None:
+        return DEFAULT_PRESET
+    return parse_preset(record, "the bundle's preset").for_lexicon(lexicon)
+
+
+def load_preset(path: Path) -> TunedPreset:
+    """Read a preset file.
+
+    Raises:
+        UsageError: there is no such file.
+        GateError: it is damaged, or of another schema.
+    """
+    if not path.is_file():
+        raise UsageError(f"no preset {path}", fix="write one with swipe-train tune-decoder")
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise GateError(
+            f"{path} is not JSON: {error}", fix="tune it again with swipe-train tune-decoder"
+        ) from error
+    if not isinstance(record, dict):
+        raise GateError(f"{path} holds no preset", fix="tune it with swipe-train tune-decoder")
+    return parse_preset(record, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The settings to decode with, and where they come from.
+
+    Attributes:
+        settings: the decoder's settings.
+        tuned: the record they come from, None for the default settings.
+        origin: one line for the user.
+    """
+
+    settings: DecoderPreset
+    tuned: TunedPreset | None
+    origin: str
+
+
+def choose_preset(
+    named: Path | None,
+    checkpoint: Path,
+    weights_sha256: str,
+    lexicon: Lexicon,
+    *,
+    force: bool = False,
+) -> Choice:
+    """The preset that was named, or the one beside the checkpoint if it fits, or the default.
+
+    Args:
+        named: preset file that the user named.
+        checkpoint: file of the weights; ``x.safetensors`` may have ``x.preset.json`` beside it.
+        weights_sha256: hash of the weights.
+        lexicon: the words that will be decoded.
+        force: use the named preset with another lexicon all the same.
+
+    Raises:
+        UsageError: the named file does not exist.
+        GateError: it is damaged, or was tuned with another lexicon.
+    """
+    if named is not None:
+        tuned = load_preset(named)
+        settings = tuned.for_lexicon(lexicon, force=force)
+        note = "" if tuned.weights_sha256 == weights_sha256 else ", tuned for other weights"
+        return Choice(settings, tuned, f"decoder preset {named}{note}")
+    beside = checkpoint.with_suffix(SUFFIX)
+    if not beside.is_file():
+        return Choice(DEFAULT_PRESET, None, "decoder preset: the default")
+    tuned = load_preset(beside)
+    other = [
+        name
+        for name, fits in (
+            ("lexicon", tuned.lexicon_sha256 == lexicon.sha256),
+            ("weights", tuned.weights_sha256 == weights_sha256),
+        )
+        if not fits
+    ]
+    if other:
+        reason = f"{beside} was tuned with another {' and other '.join(other)}"
+        return Choice(DEFAULT_PRESET, None, f"decoder preset: the default; {reason}")
+    return Choice(tuned.settings, tuned, f"decoder preset {beside}")
