@@ -25,7 +25,11 @@ app = make_app(
 
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", help="Preset (nano, the default; base, large) or a TOML file."),
+    typer.Option(
+        "--config",
+        help="Preset (nano, the default; base, large, transformer, nano-words, base-words) or a "
+        "TOML file.",
+    ),
 ]
 DataOption = Annotated[
     str | None,
@@ -60,6 +64,9 @@ def fit(
     lexicon: LexiconOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this checkpoint or run folder.")
+    ] = None,
     override: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: a dated one.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out, or the newest.")] = False,
@@ -73,10 +80,14 @@ def fit(
     """Train until the time or steps are used up; leaves best.safetensors in the run folder.
 
     Example: [bold]swipe-train fit --config base --data train.jsonl.gz --minutes 60[/]
+
+    Second stage: [bold]swipe-train fit --config base-words --init runs/latest --data …[/]
     """
     from train.fit import check_first, start
 
     overrides = _overrides(override, data, dev, lexicon, seed, threads)
+    if init is not None:
+        overrides |= {"init": str(init.resolve())}
     if steps is not None:
         overrides |= {"length.steps": steps, "length.minutes": 0 if minutes is None else minutes}
     elif minutes is not None:

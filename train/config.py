@@ -20,7 +20,7 @@ from swipe.errors import ConfigError
 from swipe.files import write_text_atomic
 from train.models.spec import DEFAULT, UNKNOWN_MODEL, ModelSpec, TcnSpec
 
-PRESETS: Final = ("nano", "base", "large", "transformer")
+PRESETS: Final = ("nano", "base", "large", "transformer", "nano-words", "base-words")
 
 
 class _Section(BaseModel):

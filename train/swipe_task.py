@@ -48,6 +48,11 @@ class SwipeTask:
         self.model = build_model(self._spec)
         if config.init:
             self._start_from(Path(config.init))
+        elif config.words.share:
+            raise ConfigError(
+                "the word loss needs a model that spells already",
+                fix="train by CTC first, then name that run: --init runs/latest",
+            )
         self._keys = layout.centers.astype(np.float32)
         self._rows = TrainingRows(row_groups(data.train, layout.letters), config.seed)
         self._dev = sample(data.dev, config.evaluation.swipes, config.seed)

@@ -60,6 +60,12 @@ def test_the_dropout_of_the_checkpoint_may_be_another(data: SwipeData, trained: 
     SwipeTask(settings(init=str(trained), model=model), data, LAYOUT)
 
 
+def test_the_word_loss_is_refused_on_random_weights(data: SwipeData) -> None:
+    with pytest.raises(ConfigError, match="spells already") as caught:
+        SwipeTask(settings(words={"share": 0.5}), data, LAYOUT)
+    assert "--init" in caught.value.fix
+
+
 def test_the_loss_holds_the_share_of_the_word_loss(data: SwipeData, trained: Path) -> None:
     losses = {}
     for share in (0.0, 0.5, 1.0):
