@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 
     from android_harness.local import Bench, Row
 
+BUNDLE: Final = Path("bundle")
+
 app = make_app("Measure a bundle's artefacts against PyTorch on this machine.")
 
 
 @app.command(no_args_is_help=False)
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="A folder written by swipe-export.")] = Path(
-        "bundle"
-    ),
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder written by swipe-export; default: ./bundle, exported first when there "
+            "is none."
+        ),
+    ] = None,
     blocks: Annotated[int, typer.Option(min=1, help="Rounds over all implementations.")] = 20,
     calls: Annotated[int, typer.Option(min=1, help="Timed calls per round.")] = 25,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per implementation.")] = 1,
@@ -42,6 +48,10 @@ def bench(
     from android_harness.protocol import Plan
     from swipe.files import write_text_atomic
 
+    if bundle is None:
+        bundle = BUNDLE
+        if not bundle.exists():
+            _export_first(bundle)
     with console.status("") as status:
         results = run_bench(
             bundle, Plan(blocks=blocks, block_calls=calls), threads, lexicon, status.update
@@ -59,6 +69,17 @@ def bench(
         )
         raise ParityError(reasons, fix="export again; a stale or damaged artefact is not shipped")
     raise typer.Exit(ExitCode.UNVERIFIED if results.skipped else ExitCode.OK)
+
+
+def _export_first(bundle: Path) -> None:
+    """Build what ``swipe-export all --quantize`` builds: there is nothing else to measure here."""
+    from exporter.bundle import Request, export
+    from exporter.targets import TARGETS
+    from exporter.views import VIEWS
+    from train.released import default_checkpoint
+
+    console.print(f"no {bundle} here yet: exporting it first, as swipe-export all --quantize does")
+    export(Request(TARGETS, VIEWS, default_checkpoint(), bundle), console.print)
 
 
 def _latency_table(results: Bench) -> Table:

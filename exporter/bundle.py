@@ -56,11 +56,11 @@ class Request:
     views: tuple[View, ...]
     checkpoint: Path
     out: Path
-    quantize: bool
-    budget: float
-    data: str | None
-    lexicon: str
-    samples: int
+    quantize: bool = True
+    budget: float = 1.0
+    data: str | None = None
+    lexicon: str = "wordfreq"
+    samples: int = 2000
     preset: Path | None = None
 
 

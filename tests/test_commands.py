@@ -70,7 +70,7 @@ def test_help_loads_no_heavy_library(module: str, tmp_path: Path) -> None:
         ("train.cli", ["fit", "--resume", "--config", "large"], 2, "large was given too"),
         ("train.cli", ["fit", "--set", "optimizer.clip_norm=inf"], 2, "optimizer.clip_norm"),
         ("train.cli", ["eval"], 2, "not on this machine"),
-        ("android_harness.cli", [], 2, "no bundle"),
+        ("android_harness.cli", ["absent"], 2, "no bundle"),
         ("swipe.cli", ["prepare", "bad.jsonl", "out.jsonl"], 2, "no usable swipe"),
         ("swipe.cli", ["synth", "void.txt/x.jsonl", "--count", "3"], 2, "cannot write"),
     ],

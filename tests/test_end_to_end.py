@@ -13,6 +13,8 @@ import pytest
 
 from exporter.manifest import load_manifest
 from swipe.files import sha256_file
+from train.checkpoint import load_checkpoint
+from train.released import released
 
 SWIPES = 2000
 
@@ -79,6 +81,16 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
 
     _a_refused_export_leaves_the_bundle(tmp_path, bundle)
     _an_exchanged_artefact_is_refused(tmp_path, bundle)
+
+
+@pytest.mark.slow
+def test_the_bench_alone_measures_the_released_model(tmp_path: Path) -> None:
+    """Nothing was trained, exported or downloaded before."""
+    expected = 0 if sys.platform == "darwin" else 4
+    printed = _run(tmp_path, "android_harness.cli", "--blocks", "1", expect=expected)
+    assert "exporting it first" in printed
+    weights = load_checkpoint(released("base")).weights_sha256
+    assert load_manifest(tmp_path / "bundle").source.weights_sha256 == weights
 
 
 def _a_refused_export_leaves_the_bundle(folder: Path, bundle: Path) -> None:

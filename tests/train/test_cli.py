@@ -380,7 +380,7 @@ def test_the_run_of_a_corpus_that_is_gone_names_it(
     made = load_checkpoint(fitted[0] / "runs" / "latest")
     gone = replace(made, data={**made.data, "train": "gone.jsonl"})
     save_checkpoint(gone, tmp_path / "best.safetensors")
-    refused(swipe_train("eval", "--checkpoint", "best.safetensors"), 2, "no data file gone.jsonl")
+    refused(swipe_train("eval", "--checkpoint", "best.safetensors"), 2, "gone.jsonl")
 
 
 # The real process, a few times.
