@@ -277,6 +277,39 @@ def geometry(
 
 
 @app.command()
+def card(
+    checkpoint: Annotated[Path, typer.Argument(help="The .safetensors checkpoint to describe.")],
+    evaluation: Annotated[
+        list[Path], typer.Option(help="File of eval --json; one for each lexicon.")
+    ],
+    corpus: Annotated[
+        list[str], typer.Option(help="What it was trained on: how_we_swipe, futo, synthetic.")
+    ],
+    seed_evaluation: Annotated[
+        list[Path] | None, typer.Option(help="The same of a model of another seed.")
+    ] = None,
+    geometry_file: Annotated[
+        Path | None, typer.Option("--geometry", help="File of geometry --json.")
+    ] = None,
+    trained_by: Annotated[
+        list[str] | None, typer.Option("--trained-by", help="A command that trained it, in order.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: CHECKPOINT.md.")] = None,
+) -> None:
+    """Write a model card from measured figures; figures of other weights are refused.
+
+    Example: [bold]swipe-train card base.safetensors --evaluation e.json --corpus how_we_swipe[/]
+    """
+    from swipe.files import write_text_atomic
+    from train.card import Facts, model_card
+
+    facts = Facts(evaluation, corpus, seed_evaluation or (), geometry_file, trained_by or ())
+    path = out or checkpoint.with_suffix(".md")
+    write_text_atomic(path, model_card(checkpoint, facts))
+    console.print(f"model card written to {path}")
+
+
+@app.command()
 def check(
     paths: Annotated[
         list[Path] | None,
