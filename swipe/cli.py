@@ -1,4 +1,4 @@
-"""``swipe-data``: make, convert and look at swipes."""
+"""``swipe-data``: fetch, make, convert and look at swipes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import console, counting, make_app, make_table, reporting, run
+from swipe.console import (
+    console,
+    counting,
+    make_app,
+    make_table,
+    receiving,
+    reporting,
+    run,
+)
 
 app = make_app(
-    "Make, convert and look at swipe corpora.\n\nExample: [bold]swipe-data stats train.jsonl.gz[/]"
+    "Fetch, make, convert and look at swipe corpora.\n\n"
+    "Example: [bold]swipe-data stats train.jsonl.gz[/]"
 )
 
 STATS_SAMPLE = 100_000
@@ -18,6 +27,45 @@ LayoutOption = Annotated[str, typer.Option(help="Built-in layout or a layout JSO
 
 
 FILE_OR_FOLDER = "Folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz."
+
+
+@app.command()
+def fetch(
+    corpus: Annotated[str, typer.Argument(help="how-we-swipe or futo.")],
+    config: Annotated[
+        str, typer.Option(help="futo: default, swipe-2, swipe-3, swipe-4 or swipe-5.")
+    ] = "default",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to fill; default: how_we_swipe or futo.")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Address of a folder with the same files.")
+    ] = None,
+) -> None:
+    """Download a public corpus; the only command that needs a network.
+
+    What was cut is gone on with, what is here already is verified and left.
+
+    Example: [bold]swipe-data fetch how-we-swipe[/]
+    """
+    from functools import partial
+
+    from swipe.fetch import CORPORA, fetch, files_of
+
+    files = files_of(corpus, config)
+    folder = out or Path(CORPORA[corpus].folder)
+    console.print(f"{corpus}: see {CORPORA[corpus].page} for its licence and whom to cite")
+    targets = []
+    with receiving() as say:
+        for file in files:
+            target, fetched, new = fetch(file, folder, partial(say, file.path), mirror)
+            console.print(
+                f"{target}: fetched, compared with: {fetched.verified}"
+                if new
+                else f"{target}: here already, and as it was fetched"
+            )
+            targets.append(target)
+    console.print(f"next: swipe-data prepare {targets[0]} swipes")
 
 
 @app.command()
@@ -58,8 +106,9 @@ def prepare(
         list[Path],
         typer.Argument(
             metavar="SOURCE... OUT",
-            help="FUTO rows, raw How We Swipe logs, our own rows or a prepared folder; then the "
-            "folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz.",
+            help="FUTO rows, raw How We Swipe logs (or a folder of them), our own rows or a "
+            "prepared folder; then the folder of Parquet shards to write, or a file: .jsonl or "
+            ".jsonl.gz.",
         ),
     ],
     layout: LayoutOption = "qwerty",
