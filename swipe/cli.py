@@ -1,4 +1,4 @@
-"""``swipe-data``: make, convert and look at swipes."""
+"""``swipe-data``: fetch, make, convert and look at swipes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import console, counting, make_app, make_table, reporting, run
+from swipe.console import (
+    console,
+    counting,
+    make_app,
+    make_table,
+    receiving,
+    reporting,
+    run,
+)
 
 app = make_app(
-    "Make, convert and look at swipe corpora.\n\nExample: [bold]swipe-data stats train.jsonl.gz[/]"
+    "Fetch, make, convert and look at swipe corpora.\n\n"
+    "Example: [bold]swipe-data stats train.jsonl.gz[/]"
 )
 
 STATS_SAMPLE = 100_000
@@ -18,6 +27,45 @@ LayoutOption = Annotated[str, typer.Option(help="Built-in layout or a layout JSO
 
 
 FILE_OR_FOLDER = "Folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz."
+
+
+@app.command()
+def fetch(
+    corpus: Annotated[str, typer.Argument(help="how-we-swipe or futo.")],
+    config: Annotated[
+        str, typer.Option(help="futo: default, swipe-2, swipe-3, swipe-4 or swipe-5.")
+    ] = "default",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to fill; default: how_we_swipe or futo.")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Address of a folder with the same files.")
+    ] = None,
+) -> None:
+    """Download a public corpus; the only command that needs a network.
+
+    What was cut is gone on with, what is here already is verified and left.
+
+    Example: [bold]swipe-data fetch how-we-swipe[/]
+    """
+    from functools import partial
+
+    from swipe.fetch import CORPORA, fetch, files_of
+
+    files = files_of(corpus, config)
+    folder = out or Path(CORPORA[corpus].folder)
+    console.print(f"{corpus}: see {CORPORA[corpus].page} for its licence and whom to cite")
+    targets = []
+    with receiving() as say:
+        for file in files:
+            target, fetched, new = fetch(file, folder, partial(say, file.path), mirror)
+            console.print(
+                f"{target}: fetched, compared with: {fetched.verified}"
+                if new
+                else f"{target}: here already, and as it was fetched"
+            )
+            targets.append(target)
+    console.print(f"next: swipe-data prepare {targets[0]} swipes")
 
 
 @app.command()
@@ -58,8 +106,9 @@ def prepare(
         list[Path],
         typer.Argument(
             metavar="SOURCE... OUT",
-            help="FUTO rows, raw How We Swipe logs, our own rows or a prepared folder; then the "
-            "folder of Parquet shards to write, or a file: .jsonl or .jsonl.gz.",
+            help="FUTO rows, raw How We Swipe logs (or a folder of them), our own rows or a "
+            "prepared folder; then the folder of Parquet shards to write, or a file: .jsonl or "
+            ".jsonl.gz.",
         ),
     ],
     layout: LayoutOption = "qwerty",
@@ -101,47 +150,58 @@ def stats(
         str, typer.Argument(help="A corpus file, a prepared folder, or synthetic[:COUNT].")
     ],
     layout: LayoutOption = "qwerty",
+    sample: Annotated[
+        int, typer.Option(min=0, help="Of a prepared folder, about so many swipes; 0: all.")
+    ] = STATS_SAMPLE,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the histograms and the keyboard: a .png file.")
+    ] = None,
 ) -> None:
     """Print the numbers that tell whether a corpus is sane.
 
     Of a large prepared folder a sample is looked at, and the table says so.
 
-    Example: [bold]swipe-data stats dev.jsonl.gz[/]
+    Example: [bold]swipe-data stats dev.jsonl.gz --plot dev.png[/]
     """
-    import numpy as np
-
+    from swipe.census import MISSED, Census
     from swipe.corpus import load_corpus
-    from swipe.gesture import letter_miss
     from swipe.layout import load_layout
+    from swipe.picture import draw_census, require_drawable, save_figure
     from swipe.prepared import PreparedGestures, whole_groups
 
+    if plot is not None:
+        require_drawable(plot)
     keyboard = load_layout(layout)
     corpus = load_corpus(source, keyboard)
     console.print(corpus.summary())
     swipes, title = corpus.gestures, ""
-    if isinstance(swipes, PreparedGestures) and len(swipes) > STATS_SAMPLE:
+    if isinstance(swipes, PreparedGestures) and 0 < sample < len(swipes):
         total = len(swipes)
-        swipes = whole_groups(swipes, STATS_SAMPLE)
+        swipes = whole_groups(swipes, sample)
         title = f"sample: {len(swipes):,} of {total:,} swipes, as evenly spaced row groups"
-    figures = np.array(
-        [
-            (
-                len(g.word),
-                g.duration_ms,
-                len(g.points),
-                1000 * len(g.points) / g.duration_ms,
-                letter_miss(g, keyboard),
-            )
-            for g in swipes
-        ]
-    )
-    names = ("letters per word", "duration, ms", "points", "points per second",
-             "worst letter miss, keys")  # fmt: skip
+    census = Census(keyboard)
+    with counting("swipes", len(swipes)) as say:
+        census.add(reporting(swipes, say))
+
     table = make_table(title, "per swipe", "min", "p10", "median", "p90", "max")
-    percentiles = np.percentile(figures, [0, 10, 50, 90, 100], axis=0)
-    for name, row in zip(names, percentiles.T, strict=True):
-        table.add_row(name, *(f"{value:,.2f}" for value in row))
+    for name, values in census.measures.items():
+        figures = (values.percentile(percent) for percent in (0, 10, 50, 90, 100))
+        table.add_row(name, *(f"{figure:,.2f}" for figure in figures))
     console.print(table)
+    table = make_table(
+        f"nearest touch point to each letter's key, in key widths; missed: beyond {MISSED:g}",
+        "letter", "times", "median", "p90", "missed, %",
+    )  # fmt: skip
+    for (letter, values), share in zip(census.letters.items(), census.missed_share(), strict=True):
+        figures = (values.percentile(50), values.percentile(90), 100 * share)
+        times = int(values.counts.sum())
+        table.add_row(
+            letter, f"{times:,}", *(f"{figure:.2f}" if times else "" for figure in figures)
+        )
+    console.print(table)
+    if plot is not None:
+        save_figure(draw_census(census, keyboard, corpus.label), plot)
+        console.print(f"drawn to {plot}")
 
 
 def is_jsonl(out: Path) -> bool:

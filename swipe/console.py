@@ -18,7 +18,16 @@ from typing import NoReturn, TypeVar
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -77,6 +86,34 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         if bar.disable and now - printed > PLAIN_LINE_SECONDS:
             printed = now
             console.print(line)
+
+    with bar:
+        yield show
+
+
+@contextmanager
+def receiving() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield a function to be told of which file how many bytes are here, and of how many if known.
+
+    A live line per file on a terminal, a plain line every few seconds elsewhere.
+    """
+    name = TextColumn("{task.description}", markup=False)
+    columns = [name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    bar = Progress(*columns, console=console, disable=not sys.stdout.isatty())
+    tasks: dict[str, TaskID] = {}
+    printed = time.monotonic()
+
+    def show(name: str, done: int, total: int | None) -> None:
+        nonlocal printed
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=total)
+            # What an earlier attempt left counts as done, and not into the speed.
+            bar.reset(tasks[name], total=total, completed=done)
+        bar.update(tasks[name], completed=done, total=total)
+        if bar.disable and time.monotonic() - printed > PLAIN_LINE_SECONDS:
+            printed = time.monotonic()
+            of = f" of {total / 1e6:,.1f}" if total else ""
+            console.print(f"{name}: {done / 1e6:,.1f}{of} MB")
 
     with bar:
         yield show

@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def replacing_folder(out: Path, *, marker: str, kind: str) -> Iterator[Path]:
         _honour_umask(folder, 0o777)
         _publish(folder, target)
     except OSError as error:
-        raise _cannot_write(out, error) from error
+        raise cannot_write(out, error) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,7 +103,8 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> UsageError:
+def cannot_write(path: Path, error: OSError) -> UsageError:
+    """What a user is told when the operating system refuses to write `path`."""
     return UsageError(
         f"cannot write {path}: {error.strerror or error}",
         fix="choose a writable place with enough free space",

@@ -57,14 +57,15 @@ def read_sources(paths: Iterable[Path], letters: str = ALPHABET) -> Iterator[Ges
     """The rows of several corpora, one after the other; a repeated (source, id) is rejected.
 
     Args:
-        paths: corpus files (see `swipe.sources.read_rows`) and prepared folders.
+        paths: corpus files (see `swipe.sources.read_rows`), prepared folders, and folders of raw
+            How We Swipe logs.
         letters: the letters a word may have.
 
     Raises:
         DataError: while reading, when a source cannot be used.
     """
     seen = Seen()
-    for path in paths:
+    for path in chain.from_iterable(map(_logs_or_itself, paths)):
         if path.is_dir():
             for number, gesture in enumerate(prepared_rows(path), start=1):
                 reason = defect(gesture, letters) or seen.repeated(gesture)
@@ -73,6 +74,12 @@ def read_sources(paths: Iterable[Path], letters: str = ALPHABET) -> Iterator[Ges
                 )
         else:
             yield from read_rows(path, letters, seen)
+
+
+def _logs_or_itself(path: Path) -> list[Path]:
+    """The logs of a folder that is not prepared and holds some, by name; else the path itself."""
+    prepared = (path / RECORD).is_file() or not path.is_dir()
+    return [path] if prepared else sorted(path.glob("*.log")) or [path]
 
 
 def label_of(paths: Iterable[Path]) -> str:

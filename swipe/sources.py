@@ -4,8 +4,8 @@ Every reader yields a `Gesture` or a `Rejection` per row, never raises for one b
 repairs one. Rejections go to a quarantine file with row number, id and reason. Readers are
 generators, so that a corpus can be converted without being held in memory.
 
-What it leaves out: downloading, prepared folders (`swipe.prepared`), and the training-only filter
-(`gesture.letter_miss`).
+What it leaves out: downloading (`swipe.fetch`), prepared folders (`swipe.prepared`), and the
+training-only filter (`gesture.letter_miss`).
 """
 
 from __future__ import annotations
