@@ -150,47 +150,56 @@ def stats(
         str, typer.Argument(help="A corpus file, a prepared folder, or synthetic[:COUNT].")
     ],
     layout: LayoutOption = "qwerty",
+    sample: Annotated[
+        int, typer.Option(min=0, help="Of a prepared folder, about so many swipes; 0: all.")
+    ] = STATS_SAMPLE,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the histograms and the keyboard: a .png file.")
+    ] = None,
 ) -> None:
     """Print the numbers that tell whether a corpus is sane.
 
     Of a large prepared folder a sample is looked at, and the table says so.
 
-    Example: [bold]swipe-data stats dev.jsonl.gz[/]
+    Example: [bold]swipe-data stats dev.jsonl.gz --plot dev.png[/]
     """
-    import numpy as np
-
+    from swipe.census import MISSED, Census
     from swipe.corpus import load_corpus
-    from swipe.gesture import letter_miss
     from swipe.layout import load_layout
+    from swipe.picture import draw_census, require_drawable, save_figure
     from swipe.prepared import PreparedGestures, whole_groups
 
+    if plot is not None:
+        require_drawable(plot)
     keyboard = load_layout(layout)
     corpus = load_corpus(source, keyboard)
     console.print(corpus.summary())
     swipes, title = corpus.gestures, ""
-    if isinstance(swipes, PreparedGestures) and len(swipes) > STATS_SAMPLE:
+    if isinstance(swipes, PreparedGestures) and 0 < sample < len(swipes):
         total = len(swipes)
-        swipes = whole_groups(swipes, STATS_SAMPLE)
+        swipes = whole_groups(swipes, sample)
         title = f"sample: {len(swipes):,} of {total:,} swipes, as evenly spaced row groups"
-    figures = np.array(
-        [
-            (
-                len(g.word),
-                g.duration_ms,
-                len(g.points),
-                1000 * len(g.points) / g.duration_ms,
-                letter_miss(g, keyboard),
-            )
-            for g in swipes
-        ]
-    )
-    names = ("letters per word", "duration, ms", "points", "points per second",
-             "worst letter miss, keys")  # fmt: skip
+    census = Census(keyboard)
+    with counting("swipes", len(swipes)) as say:
+        census.add(reporting(swipes, say))
+
     table = make_table(title, "per swipe", "min", "p10", "median", "p90", "max")
-    percentiles = np.percentile(figures, [0, 10, 50, 90, 100], axis=0)
-    for name, row in zip(names, percentiles.T, strict=True):
-        table.add_row(name, *(f"{value:,.2f}" for value in row))
+    for name, values in census.measures.items():
+        figures = (values.percentile(percent) for percent in (0, 10, 50, 90, 100))
+        table.add_row(name, *(f"{figure:,.2f}" for figure in figures))
     console.print(table)
+    table = make_table(
+        f"nearest touch point to each letter's key, in key widths; missed: beyond {MISSED:g}",
+        "letter", "times", "median", "p90", "missed, %",
+    )  # fmt: skip
+    for (letter, values), share in zip(census.letters.items(), census.missed_share(), strict=True):
+        times, near, far = int(values.counts.sum()), values.percentile(50), values.percentile(90)
+        shown = (f"{near:.2f}", f"{far:.2f}", f"{100 * share:.2f}") if times else ()
+        table.add_row(letter, f"{times:,}", *shown)
+    console.print(table)
+    if plot is not None:
+        save_figure(draw_census(census, keyboard, corpus.label), plot)
+        console.print(f"drawn to {plot}")
 
 
 def is_jsonl(out: Path) -> bool:

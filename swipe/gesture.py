@@ -95,6 +95,14 @@ def swiped_letters(word: str) -> str:
     return letters if letters and set(letters) <= set(ALPHABET) else ""
 
 
+def key_distances(gesture: Gesture, layout: Layout) -> NDArray[np.float64]:
+    """From each letter's key centre to each touch point, in key widths: ``float64[L, N]``."""
+    scale = np.array([1.0, gesture.aspect]) / KEY_WIDTH
+    offsets = (layout.path(gesture.word)[:, None, :] - gesture.points[None, :, :2]) * scale
+    distances: NDArray[np.float64] = np.sqrt((offsets**2).sum(axis=2))
+    return distances
+
+
 def letter_miss(gesture: Gesture, layout: Layout) -> float:
     """How far the swipe misses some letter of its word, in key widths.
 
@@ -102,10 +110,12 @@ def letter_miss(gesture: Gesture, layout: Layout) -> float:
     that the largest distance is least. About 5.5 % of volunteered swipes miss by more than 1.5 and
     are mostly garbage: a filter for training, never for evaluation.
     """
-    scale = np.array([1.0, gesture.aspect]) / KEY_WIDTH
-    offsets = (layout.path(gesture.word)[:, None, :] - gesture.points[None, :, :2]) * scale
-    distance = np.sqrt((offsets**2).sum(axis=2))
-    reached = np.minimum.accumulate(distance[0])
-    for letter in distance[1:]:
+    return ordered_miss(key_distances(gesture, layout))
+
+
+def ordered_miss(distances: NDArray[np.float64]) -> float:
+    """`letter_miss` of the swipe whose `key_distances` these are."""
+    reached = np.minimum.accumulate(distances[0])
+    for letter in distances[1:]:
         reached = np.minimum.accumulate(np.maximum(reached, letter))
     return float(reached[-1])

@@ -181,6 +181,7 @@ def test_a_zip_bomb_is_refused(
 # The command.
 
 
+@pytest.mark.slow
 def test_fetched_logs_are_prepared_like_the_logs_themselves(
     server: FileServer, tmp_path: Path, shared_data: Path
 ) -> None:
