@@ -31,6 +31,12 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
 ]
+MixOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mix", help="CORPUS=WEIGHT: train on it too, WEIGHT rows of it per row of --data."
+    ),
+]
 DevOption = Annotated[
     str | None,
     typer.Option("--dev", help="Held-out swipes; default: writers held out of --data."),
@@ -47,6 +53,7 @@ SetOption = Annotated[
 def fit(
     config: ConfigOption = None,
     data: DataOption = None,
+    mix: MixOption = None,
     dev: DevOption = None,
     minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, instead of --minutes.")] = None,
@@ -69,7 +76,7 @@ def fit(
     """
     from train.fit import check_first, start
 
-    overrides = _overrides(override, data, dev, lexicon, seed, threads)
+    overrides = _overrides(override, data, mix, dev, lexicon, seed, threads)
     if steps is not None:
         overrides |= {"length.steps": steps, "length.minutes": 0 if minutes is None else minutes}
     elif minutes is not None:
@@ -94,6 +101,7 @@ def fit(
 def preflight(
     config: ConfigOption = None,
     data: DataOption = None,
+    mix: MixOption = None,
     dev: DevOption = None,
     lexicon: LexiconOption = None,
     override: SetOption = None,
@@ -105,7 +113,7 @@ def preflight(
     """
     from train.fit import check_first
 
-    overrides = _overrides(override, data, dev, lexicon, None, None)
+    overrides = _overrides(override, data, mix, dev, lexicon, None, None)
     check_first(_load(config or "nano", overrides), None, as_json=as_json)
 
 
@@ -243,16 +251,18 @@ def clean(
 def _overrides(
     override: list[str] | None,
     data: str | None,
+    mix: list[str] | None,
     dev: str | None,
     lexicon: str | None,
     seed: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
     """Dotted settings: ``--set`` first, then the options that stand for one, which win."""
-    from train.config import parse_override
+    from train.config import parse_mix, parse_override
 
     named = {
         "data.train": data,
+        "data.mix": parse_mix(mix) if mix else None,
         "data.dev": dev,
         "evaluation.lexicon": lexicon,
         "seed": seed,

@@ -150,7 +150,9 @@ def evaluate_checkpoint(
         corpus = load_corpus(data, layout)
         gestures, label = corpus.gestures, corpus.summary()
     else:
-        fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
+        # Who is held out is a matter of train and dev: what was mixed in need not be here.
+        known = Data.model_fields.keys() - {"mix"}
+        fields = {k: v for k, v in checkpoint.data.items() if k in known}
         own = load_swipe_data(Data(**fields), layout, int(checkpoint.data["seed"]))
         gestures, label = own.dev, f"{own.corpora[-1].label}, held-out writers"
     if limit:
