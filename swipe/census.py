@@ -37,7 +37,7 @@ def _log(low: float, high: float) -> NDArray[np.float64]:
 
 def _whole(most: int) -> NDArray[np.float64]:
     """Edges of one bin per whole number from 0 to `most`."""
-    return np.arange(most + 2) - 0.5
+    return np.arange(-0.5, most + 1, dtype=np.float64)
 
 
 MEASURES: Final = {

@@ -193,11 +193,9 @@ def stats(
         "letter", "times", "median", "p90", "missed, %",
     )  # fmt: skip
     for (letter, values), share in zip(census.letters.items(), census.missed_share(), strict=True):
-        figures = (values.percentile(50), values.percentile(90), 100 * share)
-        times = int(values.counts.sum())
-        table.add_row(
-            letter, f"{times:,}", *(f"{figure:.2f}" if times else "" for figure in figures)
-        )
+        times, near, far = int(values.counts.sum()), values.percentile(50), values.percentile(90)
+        shown = (f"{near:.2f}", f"{far:.2f}", f"{100 * share:.2f}") if times else ()
+        table.add_row(letter, f"{times:,}", *shown)
     console.print(table)
     if plot is not None:
         save_figure(draw_census(census, keyboard, corpus.label), plot)

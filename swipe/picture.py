@@ -93,9 +93,7 @@ def _draw_keys(axes: Axes, census: Census, layout: Layout) -> None:
 
     missed = census.missed_share()
     worst = max(float(np.nanmax(missed, initial=0.0)), 0.01)
-    axes.set_title(
-        f"how often the nearest touch point is beyond {MISSED:g} key width, %", fontsize=9
-    )
+    axes.set_title(f"nearest touch point beyond {MISSED:g} key width, % of times", fontsize=9)
     for letter, (x, y), (rx, ry), share in zip(
         layout.letters, layout.centers, layout.radii, missed, strict=True
     ):

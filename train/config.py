@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +32,11 @@ class Data(_Section):
     """Where swipes come from."""
 
     train: str = "synthetic"
+    mix: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(
+        {},
+        max_length=100,
+        description="other corpora to train on as well: rows of each per row of `train`",
+    )
     dev: str = Field("", description="held-out corpus; empty: hold out writers of `train`")
     dev_share: float = Field(0.1, gt=0, lt=1)
     layout: str = "qwerty"
@@ -246,6 +252,28 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def parse_mix(texts: Iterable[str]) -> dict[str, float]:
+    """``CORPUS=WEIGHT`` each -> weight by corpus; a corpus may hold equals signs, a weight none.
+
+    Raises:
+        ConfigError: no such pair, or a corpus is named twice.
+    """
+    weights: dict[str, float] = {}
+    for text in texts:
+        corpus, _, weight = text.rpartition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            corpus = ""
+        if not corpus or corpus in weights:
+            raise ConfigError(
+                f"--mix {text!r} is not CORPUS=WEIGHT, or names a corpus again",
+                fix="write e.g. --mix more.jsonl.gz=0.3",
+            )
+        weights[corpus] = number
+    return weights
 
 
 def _read(name: str) -> dict[str, Any]:

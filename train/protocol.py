@@ -214,7 +214,9 @@ def _held_out(checkpoint: Checkpoint, data: str | None) -> HeldOut:
             "on this machine",
             fix="give swipes with --data",
         )
-    fields = {k: v for k, v in checkpoint.data.items() if k in Data.model_fields}
+    # Who is held out is a matter of train and dev: what was mixed in need not be here.
+    known = Data.model_fields.keys() - {"mix"}
+    fields = {k: v for k, v in checkpoint.data.items() if k in known}
     own = load_swipe_data(Data(**fields), layout, seed)
     return HeldOut(own.dev, f"{own.corpora[-1].label}, held-out writers", own.train)
 
@@ -259,32 +261,50 @@ class _Judge:
 
 
 def _check(checkpoint: Checkpoint, swipes: HeldOut, train_data: str | None) -> Contamination:
-    """Compare with `train_data`, with the run's own training swipes, or with what it recorded.
+    """Compare with `train_data`, or with all that the run's record names.
 
     Raises:
         GateError: there is an overlap.
-        UsageError: `train_data` cannot be read, or is generated, which would prove nothing.
+        DataError: `train_data` cannot be read.
+        UsageError: `train_data` is generated.
     """
     if train_data is not None and is_synthetic(train_data):
         raise UsageError(
             "--train-data names generated swipes, with which nothing real can overlap",
             fix="name the corpus that the model was trained on, or leave it out",
         )
-    recorded = str(checkpoint.data["train"])
-    name = train_data or recorded
+    recorded = checkpoint.data
+    names = [train_data] if train_data else [str(recorded["train"]), *recorded.get("mix", {})]
+    found = [_check_corpus(name, checkpoint, swipes, named=bool(train_data)) for name in names]
+    if len(found) == 1:
+        return found[0]
+    return Contamination(
+        ", ".join(one.trained_on for one in found),
+        sum(one.compared for one in found),
+        "; ".join(f"{one.trained_on}: {one.unchecked}" for one in found if one.unchecked),
+    )
+
+
+def _check_corpus(
+    name: str, checkpoint: Checkpoint, swipes: HeldOut, *, named: bool
+) -> Contamination:
+    recorded = checkpoint.data
     trained: Iterable[Gesture]
-    if train_data is None and swipes.trained is not None:
+    if not named and name == recorded["train"] and swipes.trained is not None:
         trained = swipes.trained
     elif is_synthetic(name):
         return Contamination(name, 0, UNCHECKED_SYNTHETIC)
-    elif train_data is None and not Path(recorded).exists():
+    elif not named and not Path(name).exists():
         return Contamination(name, 0, "it is not at this path: name it with --train-data")
     else:
         trained = _rows(Path(name), checkpoint.contract.alphabet)
-        if train_data is None and not checkpoint.data.get("dev"):
-            # The run held out some of its writers itself: see `train.swipe_data`.
-            share = float(checkpoint.data["dev_share"])
+        # The run left its held-out writers out itself: see `train.swipe_data`.
+        if not named and not recorded.get("dev") and name == recorded["train"]:
+            share = float(recorded["dev_share"])
             trained = (g for g in trained if writer_share(g.writer, DEV_SALT) >= share)
+        elif not named and swipes.trained is not None:
+            held_out = {gesture.writer for gesture in swipes.gestures}
+            trained = (g for g in trained if g.writer not in held_out)
     with counting("training swipes compared") as say:
         return Contamination(name, require_disjoint(swipes.gestures, reporting(trained, say), name))
 

@@ -12,7 +12,8 @@ differs, since windows are read ahead in the order of training.
 Gestures in memory are one row group and therefore one window: the same code, and a permutation
 of the whole.
 
-What it leaves out: augmentation and batches of tensors (`train.swipe_task`).
+What it leaves out: several corpora at once (`train.mix`), augmentation and batches of tensors
+(`train.swipe_task`).
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class RowGroups(Protocol):
         """Number of rows of each group, every one above 0."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Columns of the targets: letters of the corpus's longest word."""
+        ...
+
     def load(self, groups: Sequence[int]) -> Rows:
         """The rows of `groups`, one group after the other.
 
@@ -100,6 +106,10 @@ class MemoryGroups:
     def counts(self) -> NDArray[np.int64]:
         return np.array([len(self._rows.ids)])
 
+    @property
+    def width(self) -> int:
+        return int(self._rows.targets.shape[1])
+
     def load(self, groups: Sequence[int]) -> Rows:
         return self._rows
 
@@ -119,6 +129,10 @@ class PreparedGroups:
     def counts(self) -> NDArray[np.int64]:
         return np.array([len(rows) for rows in self._chosen], dtype=np.int64)
 
+    @property
+    def width(self) -> int:
+        return self._shards.record.longest_word
+
     def load(self, groups: Sequence[int]) -> Rows:
         count = sum(len(self._chosen[group]) for group in groups)
         paths = np.empty((count, 2, POINTS), dtype=np.float32)
@@ -131,7 +145,7 @@ class PreparedGroups:
             paths[len(ids) : len(ids) + len(chosen)] = flat.reshape(-1, 2, POINTS)[chosen]
             words += table["word"].take(chosen).to_pylist()
             ids += table["id"].take(chosen).to_pylist()
-        targets, lengths = encode(words, self._letters, self._shards.record.longest_word)
+        targets, lengths = encode(words, self._letters, self.width)
         return Rows(paths, targets, lengths, ids)
 
 
@@ -180,7 +194,7 @@ class TrainingRows:
             # Nothing else may name the window's content, or three windows would be held at once.
             parts.append(self._content.take(self._drawn[start - edges[first] : end - edges[first]]))
             start, first = end, first + 1
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def _order_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Groups of `epoch` in order, and where each window starts (and the last ends)."""
@@ -244,7 +258,8 @@ def encode(
     return targets, lengths
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of `parts`, one part after the other; their targets have one width."""
     return Rows(
         np.concatenate([part.trajectories for part in parts]),
         np.concatenate([part.targets for part in parts]),

@@ -32,7 +32,9 @@ class SwipeData:
     Attributes:
         train: what the model learns from.
         dev: what checkpoints are chosen on.
-        filtered: training gestures left out because they miss a letter of their word.
+        mixed: gestures of further corpora to learn from, and their weights beside `train`'s 1.
+        filtered: gestures of all these left out because they miss a letter of their word, or are
+            of a held-out writer.
         corpora: what was read, with its rejected rows.
         source: the record that goes into the checkpoint, so that export can find the data again.
     """
@@ -42,6 +44,7 @@ class SwipeData:
     filtered: int
     corpora: tuple[Corpus, ...]
     source: dict[str, Any]
+    mixed: tuple[tuple[Sequence[Gesture], float], ...] = ()
 
 
 def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
@@ -53,34 +56,37 @@ def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
     """
     corpus = load_corpus(config.train, layout, seed=seed)
     corpora = [corpus]
+    synthetic = corpus.synthetic
     train, dev = corpus.gestures, corpus.gestures
     if config.dev:
-        held_out = load_corpus(config.dev, layout, seed=seed + 1, first_writer=DEV_WRITERS)
-        corpora.append(held_out)
-        dev = held_out.gestures
-        shared = writers(train) & writers(dev)
-        if shared:
-            raise DataError(
-                f"{len(shared)} writers are in both {config.train} and {config.dev}",
-                fix="split the corpora by writer, or leave out --dev",
-            )
+        corpora.append(load_corpus(config.dev, layout, seed=seed + 1, first_writer=DEV_WRITERS))
+        dev = corpora[-1].gestures
+        _require_disjoint(config.train, train, config.dev, dev)
     else:
         train, dev = split_by_writer(train, config.dev_share, salt=DEV_SALT)
-    kept = _on_target(train, layout, config.max_letter_miss)
-    if not kept:
-        raise DataError(
-            "no training swipe passes over the letters of its word",
-            fix="check data.layout, or raise data.max_letter_miss",
-        )
+    kept = _on_target(config.train, train, layout, config.max_letter_miss)
+    filtered = len(train) - len(kept)
+    mixed: list[tuple[Sequence[Gesture], float]] = []
+    held_out = writers(dev) if config.mix else set()
+    for number, (spec, weight) in enumerate(config.mix.items(), start=2):
+        further = load_corpus(spec, layout, seed=seed + number, first_writer=number * DEV_WRITERS)
+        corpora.append(further)
+        synthetic |= further.synthetic
+        if config.dev:
+            _require_disjoint(spec, further.gestures, config.dev, dev)
+        others = _without(further.gestures, held_out)
+        mixed.append((_on_target(spec, others, layout, config.max_letter_miss), weight))
+        filtered += len(further.gestures) - len(mixed[-1][0])
     source = {
         "train": config.train,
         "dev": config.dev,
         "dev_share": config.dev_share,
         "layout": config.layout,
         "seed": seed,
-        "synthetic": corpus.synthetic,
+        "synthetic": synthetic,
+        "mix": dict(config.mix),
     }
-    return SwipeData(kept, dev, len(train) - len(kept), tuple(corpora), source)
+    return SwipeData(kept, dev, filtered, tuple(corpora), source, tuple(mixed))
 
 
 def is_present(recorded: Mapping[str, Any]) -> bool:
@@ -106,9 +112,41 @@ def sample(gestures: Sequence[Gesture], count: int, seed: int) -> list[Gesture]:
     return [gestures[row] for row in np.sort(rows)]
 
 
-def _on_target(gestures: Sequence[Gesture], layout: Layout, limit: float) -> Sequence[Gesture]:
-    """Those that miss no letter of their word by more than `limit` key widths."""
+def _require_disjoint(
+    spec: str, train: Sequence[Gesture], dev_spec: str, dev: Sequence[Gesture]
+) -> None:
+    shared = writers(train) & writers(dev)
+    if shared:
+        raise DataError(
+            f"{len(shared)} writers are in both {spec} and {dev_spec}",
+            fix="split the corpora by writer, or leave out --dev",
+        )
+
+
+def _without(gestures: Sequence[Gesture], held_out: set[str]) -> Sequence[Gesture]:
+    """Those of other writers."""
+    if isinstance(gestures, PreparedGestures):
+        return gestures.where(~gestures.by_writer(held_out.__contains__))
+    return [gesture for gesture in gestures if gesture.writer not in held_out]
+
+
+def _on_target(
+    spec: str, gestures: Sequence[Gesture], layout: Layout, limit: float
+) -> Sequence[Gesture]:
+    """Those that miss no letter of their word by more than `limit` key widths.
+
+    Raises:
+        DataError: there is none, or they were prepared for another layout.
+    """
+    kept: Sequence[Gesture]
     if isinstance(gestures, PreparedGestures):
         require_prepared_for(gestures, layout)
-        return gestures.where(gestures.letter_misses() <= limit)
-    return [gesture for gesture in gestures if letter_miss(gesture, layout) <= limit]
+        kept = gestures.where(gestures.letter_misses() <= limit)
+    else:
+        kept = [gesture for gesture in gestures if letter_miss(gesture, layout) <= limit]
+    if not kept:
+        raise DataError(
+            f"no training swipe passes over the letters of its word in {spec}",
+            fix="check data.layout, or raise data.max_letter_miss",
+        )
+    return kept

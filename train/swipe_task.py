@@ -21,6 +21,7 @@ from train.checkpoint import Checkpoint, copy_tensors, load_checkpoint
 from train.config import TrainConfig
 from train.ctc import Alphabet, ctc_loss
 from train.evaluate import evaluate_words, predict
+from train.mix import MixedRows
 from train.models import build_model
 from train.picture import draw_swipes
 from train.relayout import relayout
@@ -54,7 +55,7 @@ class SwipeTask:
                 fix="train by CTC first, then name that run: --init runs/latest",
             )
         self._keys = layout.centers.astype(np.float32)
-        self._rows = TrainingRows(row_groups(data.train, layout.letters), config.seed)
+        self._rows = _training_rows(data, layout.letters, config.seed)
         self._dev = sample(data.dev, config.evaluation.swipes, config.seed)
         self._dev_features = np.clip(trajectories(self._dev), 0.0, 1.0)
         self._lexicon = load_lexicon(config.evaluation.lexicon)
@@ -79,7 +80,10 @@ class SwipeTask:
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches show every swipe once; a last one that is not full is left out."""
+        """How many batches show every swipe of `data.train` once, and those mixed in with them.
+
+        A last one that is not full is left out.
+        """
         return self._batches_per_epoch
 
     @property
@@ -177,3 +181,11 @@ class SwipeTask:
         """The model as it is now."""
         tensors = copy_tensors(self.model)
         return Checkpoint(self._spec, self._contract, tensors, step, score.metrics, self._source)
+
+
+def _training_rows(data: SwipeData, letters: str, seed: int) -> TrainingRows | MixedRows:
+    groups = row_groups(data.train, letters)
+    if not data.mixed:
+        return TrainingRows(groups, seed)
+    further = [row_groups(gestures, letters) for gestures, _ in data.mixed]
+    return MixedRows([groups, *further], [1.0, *(weight for _, weight in data.mixed)], seed)

@@ -89,9 +89,8 @@ def test_a_letter_that_is_missed_is_the_one_that_is_counted() -> None:
 
 
 def test_what_a_collector_lost_shows_as_intervals() -> None:
-    assert medians(counted(exact("queue", step_ms=90)))["sampling interval, ms"] == pytest.approx(
-        90
-    )
+    interval = "sampling interval, ms"
+    assert medians(counted(exact("queue", step_ms=90)))[interval] == pytest.approx(90)
     paused = exact("letters")
     paused.points[4:, 2] += 500
     paused.points[1, 2] = paused.points[0, 2]

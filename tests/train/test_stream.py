@@ -187,6 +187,7 @@ class FakeGroups:
 
     def __init__(self, count: int) -> None:
         self.counts: NDArray[np.int64] = np.full(count, 3)
+        self.width = 1
         self.loaded: list[list[int]] = []
         self.alive = self.most = 0
         self.fails_at = -1

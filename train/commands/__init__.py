@@ -26,6 +26,12 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", help="Training swipes: .jsonl, .jsonl.gz, .log, or synthetic[:COUNT]."),
 ]
+MixOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mix", help="CORPUS=WEIGHT: train on it too, WEIGHT rows of it per row of --data."
+    ),
+]
 DevOption = Annotated[
     str | None,
     typer.Option("--dev", help="Held-out swipes; default: writers held out of --data."),

@@ -14,6 +14,7 @@ from train.commands import (
     DataOption,
     DevOption,
     LexiconOption,
+    MixOption,
     SetOption,
     app,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def fit(
     config: ConfigOption = None,
     data: DataOption = None,
+    mix: MixOption = None,
     dev: DevOption = None,
     minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, instead of --minutes.")] = None,
@@ -53,7 +55,7 @@ def fit(
     """
     from train.fit import check_first, start
 
-    overrides = _overrides(override, data, dev, lexicon, seed, threads)
+    overrides = _overrides(override, data, mix, dev, lexicon, seed, threads)
     if init is not None:
         overrides |= {"init": str(init.resolve())}
     if steps is not None:
@@ -80,6 +82,7 @@ def fit(
 def preflight(
     config: ConfigOption = None,
     data: DataOption = None,
+    mix: MixOption = None,
     dev: DevOption = None,
     lexicon: LexiconOption = None,
     override: SetOption = None,
@@ -91,23 +94,25 @@ def preflight(
     """
     from train.fit import check_first
 
-    overrides = _overrides(override, data, dev, lexicon, None, None)
+    overrides = _overrides(override, data, mix, dev, lexicon, None, None)
     check_first(_load(config or "nano", overrides), None, as_json=as_json)
 
 
 def _overrides(
     override: list[str] | None,
     data: str | None,
+    mix: list[str] | None,
     dev: str | None,
     lexicon: str | None,
     seed: int | None,
     threads: int | None,
 ) -> dict[str, Any]:
     """Dotted settings: ``--set`` first, then the options that stand for one, which win."""
-    from train.config import parse_override
+    from train.config import parse_mix, parse_override
 
     named = {
         "data.train": data,
+        "data.mix": parse_mix(mix) if mix else None,
         "data.dev": dev,
         "evaluation.lexicon": lexicon,
         "seed": seed,
