@@ -53,10 +53,17 @@ def _unknown_words(swipes: tuple[Gesture, ...]) -> list[Gesture]:
     return [replace(g, id=f"unknown-{i}", writer="w3") for i, g in enumerate(swipes[:2])]
 
 
-def save(path: Path, *, seed: int, train: str = "train.jsonl", dev: str = "dev.jsonl") -> None:
+def save(
+    path: Path,
+    *,
+    seed: int,
+    train: str = "train.jsonl",
+    dev: str = "dev.jsonl",
+    mix: dict[str, float] | None = None,
+) -> None:
     torch.manual_seed(seed)
     tensors = dict(build_model(SPEC).state_dict())
-    source = {"train": train, "dev": dev, "dev_share": 0.4, "seed": 0}
+    source = {"train": train, "dev": dev, "dev_share": 0.4, "seed": 0, "mix": mix or {}}
     save_checkpoint(Checkpoint(SPEC, LAYOUT.contract(), tensors, 1, {}, source), path)
 
 
@@ -181,6 +188,19 @@ def test_the_named_training_corpus_replaces_the_recorded_one(
         judge(train_data="dev.jsonl")
     with pytest.raises(DataError, match=r"absent\.jsonl"):
         judge(train_data="absent.jsonl")
+
+
+def test_corpora_that_were_mixed_in_are_compared_too(
+    clean: Path, swipes: tuple[Gesture, ...]
+) -> None:
+    write_jsonl(swipes[:2], clean / "more.jsonl")
+    save(clean / "a.safetensors", seed=0, mix={"more.jsonl": 0.5, "gone.jsonl": 1.0})
+    with pytest.raises(GateError, match=r"more\.jsonl"):
+        judge()
+    write_jsonl(swipes[2:4], clean / "more.jsonl")
+    found = judge().judged.contamination
+    assert (found.trained_on, found.compared) == ("train.jsonl, gone.jsonl, more.jsonl", 120)
+    assert found.unchecked.startswith("gone.jsonl: ")
 
 
 def test_generated_swipes_cannot_stand_for_the_training_corpus(files: Path) -> None:
