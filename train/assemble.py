@@ -47,9 +47,11 @@ def assemble(config: TrainConfig | CustomConfig) -> Assembled:
         return Assembled(_from_factory(config), "samples")
     layout = load_layout(config.data.layout)
     data = load_swipe_data(config.data, layout, config.seed)
+    further = "".join(f" + {len(part):,} at weight {weight:g}" for part, weight in data.mixed)
+    why = "they miss a letter of their word" + (", or are of a held-out writer" if further else "")
     note = (
-        f"training on {len(data.train):,} swipes ({data.filtered:,} left out: they miss a letter "
-        f"of their word), choosing on {len(data.dev):,} of other writers"
+        f"training on {len(data.train):,}{further} swipes ({data.filtered:,} left out: {why}), "
+        f"choosing on {len(data.dev):,} of other writers"
     )
     return Assembled(
         SwipeTask(config, data, layout),

@@ -22,6 +22,7 @@ class FileServer:
         address: of its root, without the last slash.
         cuts: for each coming request, after how many bytes the connection ends; then never.
         ranges: whether it knows the Range header.
+        early: by how many bytes the next range begins, and ends, before what was asked for.
         etag: whether it states one.
         stated: SHA-256 that a redirect to the content states, by path, as Hugging Face does.
         headers: added to, or with None taken from, every answer.
@@ -33,6 +34,7 @@ class FileServer:
     address: str = ""
     cuts: list[int] = field(default_factory=list)
     ranges: bool = True
+    early: int = 0
     etag: bool = True
     stated: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str | None] = field(default_factory=dict)
@@ -79,14 +81,17 @@ def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
                 "Content-Type": "application/octet-stream",
                 "ETag": etag if served.etag else None,
             }
+            early, served.early = (served.early, 0) if start else (0, served.early)
+            end = len(content) - early
+            start -= early
             if start:
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
             self.send_response(206 if start else 200)
             for key, value in (headers | served.headers).items():
                 if value is not None:
                     self.send_header(key, value)
             self.end_headers()
-            body = content[start:]
+            body = content[start:end]
             self.wfile.write(body[: served.cuts.pop(0)] if served.cuts else body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -93,8 +93,10 @@ def test_what_a_collector_lost_shows_as_intervals() -> None:
     assert medians(counted(exact("queue", step_ms=90)))[interval] == pytest.approx(90)
     paused = exact("letters")
     paused.points[4:, 2] += 500
-    paused.points[1, 2] = paused.points[0, 2]
     assert medians(counted(paused))[interval] == pytest.approx(10)
+    repeated = exact("letters")
+    repeated.points[[1, 3, 5], 2] -= 10
+    assert medians(counted(repeated))[interval] == pytest.approx(20)
 
 
 def test_the_wrong_layout_shows() -> None:

@@ -128,10 +128,18 @@ def test_a_part_of_unknown_origin_is_begun_anew(server: FileServer, part: Path, 
     assert part.read_bytes() == CONTENT
 
 
+def test_a_part_of_another_address_is_begun_anew(server: FileServer, part: Path) -> None:
+    get(server, part)
+    server.files["other"] = CONTENT[::-1]
+    download(f"{server.address}/other", part, lambda done, total: None)
+    assert part.read_bytes() == CONTENT[::-1]
+
+
 def test_a_range_that_begins_elsewhere_is_not_believed(server: FileServer, part: Path) -> None:
     stopped(server, part, 100_000)
-    server.headers = {"Content-Range": f"bytes 50000-299999/{len(CONTENT)}"}
+    server.early = 50_000
     get(server, part)
+    assert server.asked == [("file", "bytes=100000-"), ("file", None)]
     assert part.read_bytes() == CONTENT
 
 

@@ -256,6 +256,7 @@ def test_a_run_on_two_corpora_is_judged_without_the_second(tmp_path: Path) -> No
     fast = ("--set", "evaluation.lexicon=wordfreq:2000", "--no-preflight", "--steps", "4")
     said = command("fit", "--data", "synthetic:400", "--mix", "more.jsonl=0.5", *small, *fast)
     assert "more.jsonl (synthetic): 300 swipes" in said
+    assert "at weight 0.5 swipes" in said
     (tmp_path / "more.jsonl").unlink()
     judged = command("eval", "--lexicon", "wordfreq:2000", "--beam", "8")
     assert "synthetic (400 swipes, seed 0), held-out writers" in judged
