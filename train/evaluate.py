@@ -1,7 +1,7 @@
 """Evaluation: a model's logits on swipes, decoded greedily and by beam, and scored.
 
 Logits are computed once and handed to every decoder batch by batch, so that memory does not grow
-with them. Which swipes, and whether they may be used, is `train.protocol`'s.
+with them. Which swipes, and whether they may be used, is `train.judge`'s.
 """
 
 from __future__ import annotations

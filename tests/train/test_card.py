@@ -14,7 +14,7 @@ from swipe.lexicon import load_lexicon
 from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.card import Facts, model_card
-from train.protocol import evaluate_checkpoint
+from train.judge import evaluate_checkpoint
 
 WORDS = "wordfreq:2000"
 

@@ -56,7 +56,7 @@ def evaluate(
     Example: [bold]swipe-train eval --checkpoint runs/new --against runs/old --data dev.jsonl.gz[/]
     """
     from swipe.files import write_text_atomic
-    from train.protocol import evaluate_checkpoint, table
+    from train.judge import evaluate_checkpoint, table
     from train.released import default_checkpoint
 
     result = evaluate_checkpoint(
@@ -147,7 +147,7 @@ def geometry(
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
     from train.geometry import measure_geometry, require_geometry, table
-    from train.protocol import held_out
+    from train.judge import held_out
     from train.released import default_checkpoint
 
     loaded = load_checkpoint(checkpoint or default_checkpoint())

@@ -20,7 +20,7 @@ from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.models import TcnSpec, build_model
-from train.protocol import Report, evaluate_checkpoint, table
+from train.judge import Report, evaluate_checkpoint, table
 
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"

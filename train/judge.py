@@ -203,7 +203,7 @@ def held_out(checkpoint: Checkpoint, data: str | None, limit: int) -> HeldOut:
 
 def _held_out(checkpoint: Checkpoint, data: str | None) -> HeldOut:
     layout = Layout.from_contract(checkpoint.contract)
-    seed = int(checkpoint.data["seed"])
+    seed = int(checkpoint.data.get("seed", 0))
     if data is not None:
         # Synthetic swipes are those of other writers than any run trains on.
         corpus = load_corpus(data, layout, seed=seed + 1, first_writer=DEV_WRITERS)
