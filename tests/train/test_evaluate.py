@@ -23,8 +23,8 @@ from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import Data, TrainConfig
 from train.evaluate import BATCH, evaluate_words, predict
-from train.models import TcnSpec, build_model
 from train.judge import evaluate_checkpoint
+from train.models import TcnSpec, build_model
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 from train.task import Score

@@ -19,8 +19,8 @@ from swipe.preparation import prepare_folder
 from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.models import TcnSpec, build_model
 from train.judge import Report, evaluate_checkpoint, table
+from train.models import TcnSpec, build_model
 
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
