@@ -1,4 +1,4 @@
-"""Figures of a trained model: ``eval``, ``tune-decoder``, ``geometry`` and ``card``."""
+"""After training: ``eval``, ``average``, ``tune-decoder``, ``geometry`` and ``card``."""
 
 from __future__ import annotations
 
@@ -77,6 +77,21 @@ def evaluate(
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         write_text_atomic(json_out, text + "\n")
         console.print(f"figures written to {json_out}")
+
+
+@app.command()
+def average(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+) -> None:
+    """Average a run's best and last weights: often better than either, never guessed, measured.
+
+    Example: [bold]swipe-train average runs/latest[/]
+    """
+    from train.averaging import average_run
+
+    path, score = average_run(folder)
+    console.print(score.summary)
+    console.print(f"checkpoint: {path}")
 
 
 @app.command("tune-decoder")
