@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +46,7 @@ from swipe.lexicon import load_lexicon
 from swipe.presets import choose_preset
 from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from train.evaluate import predict, rounding_error
+from train.finite import null_for_nonfinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def export(request: Request, say: Say) -> Manifest:
                 verification_sha256=sha256_file(folder / VERIFICATION),
                 lexicon=request.lexicon,
                 lexicon_sha256=lexicon.sha256,
+                decoder=null_for_nonfinite(asdict(chosen.settings)),
                 preset=preset,
                 accuracy_budget=request.budget,
                 reference_rounding=rounding,

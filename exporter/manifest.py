@@ -96,8 +96,10 @@ class Source(_Record):
     verification_sha256: str
     lexicon: str
     lexicon_sha256: str
+    decoder: dict[str, float | None]
+    """`swipe.decode.DecoderPreset` that words were decoded with, for hosts; None is infinite."""
     preset: dict[str, Any] | None = None
-    """`swipe.presets.TunedPreset` that words were decoded with; None: the default settings."""
+    """`swipe.presets.TunedPreset` that these settings come from; None: they are the default."""
     accuracy_budget: float
     reference_rounding: float
 

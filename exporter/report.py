@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,10 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     write_text_atomic(folder / FILE, render(manifest))
 
 
+def _settings(decoder: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{k} {'infinite' if v is None else f'{v:g}'}" for k, v in decoder.items())
+
+
 def render(manifest: Manifest) -> str:
     """The report's text."""
     source = manifest.source
@@ -27,6 +32,7 @@ def render(manifest: Manifest) -> str:
         f"Judged on {source.verification_swipes:,} swipes ({source.swipes}), lexicon "
         f"`{source.lexicon}` (`{source.lexicon_sha256[:16]}`), accuracy budget "
         f"{source.accuracy_budget:g} points of decoded top-1.",
+        f"Decoder: {_settings(source.decoder)}.",
         f"Built {manifest.created} on {manifest.platform}.",
         "",
         "## Artefacts to ship",

@@ -57,6 +57,7 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
     assert [(entry.view, entry.format) for entry in manifest.formats] == [
         (view, name) for view in ("baked", "agnostic") for name in ("onnx", "executorch", "coreml")
     ]
+    assert manifest.source.decoder["beam_width"] == 100
     for entry in manifest.formats:
         assert sum(rung.taken for rung in entry.rungs) == 1
         for rung in entry.rungs:

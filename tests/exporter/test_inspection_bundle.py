@@ -106,6 +106,7 @@ def _write_manifest(folder: Path) -> None:
             verification_sha256=sha256_file(folder / "verification.npz"),
             lexicon="wordfreq",
             lexicon_sha256="-",
+            decoder={},
             accuracy_budget=1.0,
             reference_rounding=0.0,
         ),
