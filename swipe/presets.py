@@ -152,11 +152,12 @@ def choose_preset(
     *,
     force: bool = False,
 ) -> Choice:
-    """The preset that was named, or the one beside the checkpoint if it fits, or the default.
+    """The preset that was named, or one beside the checkpoint that fits, or the default.
 
     Args:
         named: preset file that the user named.
-        checkpoint: file of the weights; ``x.safetensors`` may have ``x.preset.json`` beside it.
+        checkpoint: file of the weights; beside ``x.safetensors`` may lie ``x.preset.json``, and
+            ``x.LEXICON.preset.json`` for further lexicons.
         weights_sha256: hash of the weights.
         lexicon: the words that will be decoded.
         force: use the named preset with another lexicon all the same.
@@ -170,19 +171,25 @@ def choose_preset(
         settings = tuned.for_lexicon(lexicon, force=force)
         note = "" if tuned.weights_sha256 == weights_sha256 else ", tuned for other weights"
         return Choice(settings, tuned, f"decoder preset {named}{note}")
-    beside = checkpoint.with_suffix(SUFFIX)
-    if not beside.is_file():
-        return Choice(DEFAULT_PRESET, None, "decoder preset: the default")
-    tuned = load_preset(beside)
-    other = [
-        name
-        for name, fits in (
-            ("lexicon", tuned.lexicon_sha256 == lexicon.sha256),
-            ("weights", tuned.weights_sha256 == weights_sha256),
-        )
-        if not fits
-    ]
-    if other:
-        reason = f"{beside} was tuned with another {' and other '.join(other)}"
-        return Choice(DEFAULT_PRESET, None, f"decoder preset: the default; {reason}")
-    return Choice(tuned.settings, tuned, f"decoder preset {beside}")
+    reasons = []
+    for beside in _beside(checkpoint):
+        tuned = load_preset(beside)
+        other = [
+            name
+            for name, fits in (
+                ("lexicon", tuned.lexicon_sha256 == lexicon.sha256),
+                ("weights", tuned.weights_sha256 == weights_sha256),
+            )
+            if not fits
+        ]
+        if not other:
+            return Choice(tuned.settings, tuned, f"decoder preset {beside}")
+        reasons.append(f"{beside} was tuned with another {' and other '.join(other)}")
+    origin = "; ".join(["decoder preset: the default", *reasons])
+    return Choice(DEFAULT_PRESET, None, origin)
+
+
+def _beside(checkpoint: Path) -> list[Path]:
+    """``x.preset.json`` and ``x.LEXICON.preset.json`` beside ``x.safetensors``, by name."""
+    found = sorted(checkpoint.parent.glob(f"*{SUFFIX}"))
+    return [path for path in found if path.name.startswith(f"{checkpoint.stem}.")]

@@ -79,6 +79,16 @@ def test_a_preset_beside_a_checkpoint_that_does_not_fit_is_left_alone(
     assert reason in choice.origin
 
 
+def test_each_lexicon_may_have_a_preset_of_its_own(tmp_path: Path) -> None:
+    other = TunedPreset(DEFAULT_PRESET, OTHER.name, OTHER.sha256, "w", "dev.jsonl", "c", {})
+    other.save(tmp_path / "model.preset.json")
+    _tuned().save(tmp_path / "model.ours.preset.json")
+    _tuned(DEFAULT_PRESET).save(tmp_path / "model2.preset.json")
+    choice = choose_preset(None, tmp_path / "model.safetensors", "w", LEXICON)
+    assert choice.settings == SETTINGS
+    assert "model.ours.preset.json" in choice.origin
+
+
 def test_a_named_preset_of_other_weights_is_used_and_that_is_said(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     _tuned().save(path)
