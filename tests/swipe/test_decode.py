@@ -151,17 +151,18 @@ def test_the_forecast_is_the_sum_over_all_strings_of_that_length(
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-AGREEMENT = 0.995
+AGREEMENT = 0.98
+"""Of 204 swipes, so that two or three misses of 99.6 % on a thousand (docs/accuracy.md) pass."""
 
 
 @pytest.fixture(scope="module")
 def real_swipes(shared_data: Path, released: Path) -> tuple[NDArray[np.float64], Lexicon]:
-    """Log-probabilities of the released model on every 40th development swipe, and AOSP."""
+    """Log-probabilities of the base model on every 40th development swipe, and AOSP."""
     from train.checkpoint import load_checkpoint
     from train.evaluate import predict
 
     gestures = read_corpus(shared_data / "how_we_swipe" / "dev.jsonl.gz").gestures[::40]
-    checkpoint = load_checkpoint(released)
+    checkpoint = load_checkpoint(released.with_name("base.safetensors"))
     logits = predict(checkpoint.model(), checkpoint.contract, feature_batch(gestures))
     lexicon = load_lexicon(str(shared_data / "lexicon" / "en_wordlist.combined.gz"))
     return log_softmax(logits), lexicon

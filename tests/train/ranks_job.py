@@ -27,7 +27,7 @@ from train.swipe_data import SwipeData
 from train.swipe_task import SwipeTask
 from train.task import Batch
 
-QUIET = {"scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
+QUIET = {"layouts": 0, "rows": 0, "scale": 0, "shear": 0, "translate": 0, "mirror": 0, "noise": 0}
 WORDS = "wordfreq:2000"
 
 

@@ -121,7 +121,9 @@ def test_a_file_that_may_grow_no_further_ends_the_run_cleanly(
         assert running.stderr is not None
         said = running.stderr.read()
     assert running.returncode == 2, said
-    alike = ("best.safetensors", "last.safetensors") if full == "best.safetensors" else (full,)
+    # The smallest limit stops every checkpoint, and a busy machine decides which one comes first.
+    every = ("best.safetensors", "last.safetensors", "state.safetensors")
+    alike = every if full == "best.safetensors" else (full,)
     assert any(f"cannot write {folder / name}: File too large" in said for name in alike), said
     assert [line.split(":")[0].strip() for line in said.splitlines()] == ["error", "fix"]
     _assert_sound(folder)
