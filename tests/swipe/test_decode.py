@@ -151,8 +151,8 @@ def test_the_forecast_is_the_sum_over_all_strings_of_that_length(
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-AGREEMENT = 0.98
-"""Of 204 swipes, so that two or three misses of 99.6 % on a thousand (docs/accuracy.md) pass."""
+AGREEMENT = 0.95
+"""Of 204 swipes; on a thousand the base model's default weights give 98.9 % (docs/accuracy.md)."""
 
 
 @pytest.fixture(scope="module")
