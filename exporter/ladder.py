@@ -160,7 +160,7 @@ def _judge(
         return refused(f"carries contract {embedded}, expected {job.metadata[CONTRACT_KEY]}")
     shape = (1, *evidence.reference.logits.shape[1:])
     for kind, wanted in (
-        ("inputs", {name: value.shape for name, value in job.inputs.items()}),
+        ("inputs", {name: value.shape for name, value in job.example.items()}),
         ("outputs", {job.output_name: shape}),
     ):
         if not _is_signature(facts[kind], wanted):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.evidence import Decode, Evidence, Trial
-from exporter.formats import Lowering
+from exporter.formats import Lowering, calls_of
 from exporter.manifest import TensorEntry, ViewEntry
 from exporter.parity import Answers
 from swipe.contract import ModelContract
@@ -143,10 +143,11 @@ class View(ABC):
     ) -> Lowering:
         """The job for the formats, see `exporter.formats.Lowering`."""
         contract = checkpoint.contract
+        context = self.context(contract)
         return Lowering(
             module=self.module(checkpoint.model(), contract),
-            example=example,
-            calibration=calibration,
+            example=calls_of(example, context)[0],
+            calibration=calls_of(calibration, context),
             metadata={
                 CONTRACT_KEY: contract.contract_id,
                 "contract": contract.to_json(),
@@ -155,7 +156,7 @@ class View(ABC):
                 **self.conventions,
             },
             output_name=self.output_name,
-            context=self.context(contract),
+            float_inputs=frozenset(context),
         )
 
     def evidence(

@@ -7,10 +7,11 @@ module satisfies `Format`, so adding a backend is adding one module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,41 +19,62 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+Inputs = Mapping[str, NDArray[Any]]
+"""One call: arrays with a batch of one (float32, or int64 such as lengths) by name, in the module's
+order."""
+
 Runner = Callable[..., NDArray[np.float32]]
-"""An artefact's inputs, in order, each float32 with a batch of one -> its output."""
+"""An artefact's inputs, in order, as in `Inputs` -> its one output, float32 with a batch of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A dimension that differs from call to call.
+
+    Attributes:
+        name: the same name, the same size: two inputs may share an axis.
+        least: smallest size.
+        most: largest size; memory on a phone is planned for it.
+    """
+
+    name: str
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
     """One model to lower: what every format needs to know, and nothing format-specific.
 
-    The shapes below are those of the swipe model; any static-shape module of float32 inputs and
-    one float32 output fits, as the artefact takes its shapes from `example` and `context`.
-
     Attributes:
-        module: in eval mode, every parameter and buffer finite.
-        example: one input, ``float32[1, 2, 64]``; its shape becomes the artefact's.
-        calibration: real inputs ``float32[N, 2, 64]`` that static quantization measures ranges on.
+        module: in eval mode, every parameter and buffer finite; gives one float tensor.
+        example: one call; its shapes become the artefact's, except along `dynamic` axes.
+        calibration: real calls that static quantization measures ranges on.
         metadata: embedded in the artefact, e.g. contract_id, alphabet, the contract's JSON.
-        input_name: what the artefact calls its first input.
         output_name: what the artefact calls its output.
-        context: the module's further inputs by name, in order: what a host sets once and not for
-            each swipe, such as the keyboard, ``float32[1, ...]``. Calibration leaves them as they
-            are here, and whatever they reach computes in float32 on every rung.
+        float_inputs: inputs that a host sets once and not for each call, such as the keyboard:
+            whatever they reach computes in float32 on every rung.
+        dynamic: the axes that vary, by input name and dimension.
+        float_layers: layers that stay float on quantized rungs, by the names that the format's
+            `Format.layers` gives them.
     """
 
     module: torch.nn.Module
-    example: NDArray[np.float32]
-    calibration: NDArray[np.float32]
+    example: Inputs
+    calibration: Sequence[Inputs]
     metadata: Mapping[str, str]
-    input_name: str = "features"
     output_name: str = "logits"
-    context: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    float_inputs: frozenset[str] = frozenset()
+    dynamic: Mapping[str, Mapping[int, Axis]] = field(default_factory=dict)
+    float_layers: frozenset[str] = frozenset()
 
-    @property
-    def inputs(self) -> dict[str, NDArray[np.float32]]:
-        """One call's inputs by name, in the module's order."""
-        return {self.input_name: self.example, **self.context}
+
+def calls_of(
+    rows: NDArray[Any], context: Inputs = MappingProxyType({}), *, name: str = "features"
+) -> list[Inputs]:
+    """One call for each of `rows`, each with the same `context` after it."""
+    # Slices, not row[None]: its stride of 0 is one that ExecuTorch refuses.
+    return [{name: rows[i : i + 1], **context} for i in range(len(rows))]
 
 
 class Format(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.formats import Lowering
+from exporter.formats import Inputs, Lowering
 from swipe.errors import LoweringError, MissingError, UsageError
 
 
@@ -124,24 +124,44 @@ def staged(path: Path) -> Iterator[Path]:
             new.replace(path)
 
 
-def calibration_batches(job: Lowering) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    """The calibration set as single inputs with the example's shape.
+def calibration_calls(job: Lowering) -> list[Inputs]:
+    """The calibration set, each call laid out in memory as the runtimes want it.
 
     Raises:
-        LoweringError: it is empty, has another shape or is not finite.
+        LoweringError: it is empty, has other inputs or shapes than the example, or is not finite.
     """
-    values = job.calibration
-    if len(values) == 0 or (1, *values.shape[1:]) != job.example.shape:
+    calls: list[Inputs] = [
+        {name: np.ascontiguousarray(v) for name, v in c.items()} for c in job.calibration
+    ]
+    if not calls:
         raise LoweringError(
-            f"calibration inputs of shape {values.shape} do not fit inputs {job.example.shape}",
-            fix="give at least one (128 or more work well) real input of the model's shape",
+            "there are no calibration inputs, and static quantization measures its ranges on them",
+            fix="give at least one (128 or more work well) real input",
         )
-    if not bool(np.isfinite(values).all()):
-        raise LoweringError(
-            "the calibration inputs hold NaN or Inf, and so would every scale",
-            fix="drop the rows that are not finite",
+    wanted = _signature(job.example, job)
+    for call in calls:
+        if _signature(call, job) != wanted:
+            raise LoweringError(
+                f"calibration inputs {_signature(call, job)} do not fit the example's {wanted}",
+                fix="calibrate on inputs as the model takes them, one call each",
+            )
+        if not all(np.isfinite(value).all() for value in call.values()):
+            raise LoweringError(
+                "the calibration inputs hold NaN or Inf, and so would every scale",
+                fix="drop the rows that are not finite",
+            )
+    return calls
+
+
+def _signature(call: Inputs, job: Lowering) -> dict[str, tuple[int | str, ...]]:
+    """Shapes of a call by input; a dynamic dimension is its axis' name."""
+    return {
+        name: tuple(
+            job.dynamic[name][i].name if i in job.dynamic.get(name, ()) else size
+            for i, size in enumerate(value.shape)
         )
-    return [np.ascontiguousarray(row[None], dtype=np.float32) for row in values]
+        for name, value in call.items()
+    }
 
 
 def first_line(error: Exception) -> str:

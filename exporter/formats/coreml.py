@@ -136,12 +136,12 @@ def _converted(job: Lowering, *, half: bool) -> Any:
     # The boundary stays float32: without dtypes a float16 model also wants float16 inputs.
     inputs = [
         coremltools.TensorType(name, shape=value.shape, dtype=np.float32)
-        for name, value in job.inputs.items()
+        for name, value in job.example.items()
     ]
     output = coremltools.TensorType(job.output_name, dtype=np.float32)
     try:
         with quiet(), torch.no_grad():
-            example = tuple(map(torch.from_numpy, job.inputs.values()))
+            example = tuple(map(torch.from_numpy, job.example.values()))
             exported = torch.export.export(job.module, example)
             _refuse_masked_attention(exported)
             return coremltools.convert(
@@ -181,13 +181,13 @@ def _runs_in_float16(operation: Any, job: Lowering) -> bool:
     """Whether a MIL operation may compute in float16: from the first layer on.
 
     What comes before builds features as differences of coordinates, where float16's 11 bits cost
-    four times the error of all layers together (max |diff| of logits 0.30 against 0.07). What the
-    context reaches stays float32.
+    four times the error of all layers together (max |diff| of logits 0.30 against 0.07). What
+    `float_inputs` reach stays float32.
     """
     if operation.op_type in FRAGILE_IN_FLOAT16:
         return False
     operators, names = _upstream(operation)
-    return bool(operators & LAYERS) and not names.intersection(job.context)
+    return bool(operators & LAYERS) and not names.intersection(job.float_inputs)
 
 
 def _upstream(operation: Any) -> tuple[set[str], set[str]]:
@@ -208,7 +208,7 @@ def _upstream(operation: Any) -> tuple[set[str], set[str]]:
 
 
 def _quantized(model: Any, job: Lowering) -> Any:
-    """`model` with int8 weights, except those of operations that the context reaches."""
+    """`model` with int8 weights, except those of operations that `float_inputs` reach."""
     optimize = library("coremltools.optimize.coreml", EXTRA)
     config = optimize.OpLinearQuantizerConfig(
         mode="linear_symmetric",
@@ -219,7 +219,7 @@ def _quantized(model: Any, job: Lowering) -> Any:
     try:
         with quiet():
             operations = model._mil_program.functions["main"].operations
-            kept = [o.name for o in operations if _upstream(o)[1].intersection(job.context)]
+            kept = [o.name for o in operations if _upstream(o)[1].intersection(job.float_inputs)]
             return optimize.linear_quantize_weights(
                 model,
                 optimize.OptimizationConfig(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from exporter.formats import Lowering, Runner
 from exporter.formats.build import (
-    calibration_batches,
+    calibration_calls,
     first_line,
     known_rung,
     library,
@@ -146,7 +146,7 @@ def _exported(module: Any, job: Lowering) -> Any:
 
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(module, tuple(map(torch.from_numpy, job.inputs.values())))
+            return torch.export.export(module, tuple(map(torch.from_numpy, job.example.values())))
     except Exception as error:
         # Any type: a model can provoke all that Python code raises.
         raise LoweringError(
@@ -161,25 +161,24 @@ def _quantized(job: Lowering) -> Any:
     The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
     ones round to nothing (greedy accuracy -9 points on How We Swipe); the last one writes the
     logits. Both are small and stay float, as do additions: a residual stream that is rounded at
-    every block loses what the blocks add. What the context reaches stays float altogether.
+    every block loses what the blocks add. What `float_inputs` reach stays float altogether.
     """
     import torch
 
     quantizers = library("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
     pt2e = library("torchao.quantization.pt2e.quantize_pt2e", "executorch")
-    batches = calibration_batches(job)
+    calls = calibration_calls(job)
     exported = _exported(job.module, job)
     config = quantizers.get_symmetric_quantization_config(is_per_channel=True)
     quantizer = quantizers.XNNPACKQuantizer()
     for operator in _layer_operators():
         quantizer.set_operator_type(operator, config)
-    quantizer.set_filter_function(_is_inner)
-    context = tuple(map(torch.from_numpy, job.context.values()))
+    quantizer.set_filter_function(lambda node: _is_inner(node, job))
     try:
         with quiet(), torch.no_grad():
             observed = pt2e.prepare_pt2e(exported.module(), quantizer)
-            for batch in batches:
-                observed(torch.from_numpy(batch), *context)
+            for call in calls:
+                observed(*map(torch.from_numpy, call.values()))
             converted = _with_relu_kept_apart(pt2e.convert_pt2e(observed))
     except Exception as error:
         # Any type: observers raise bare asserts.
@@ -197,14 +196,16 @@ def _layer_operators() -> tuple[Any, ...]:
     return (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
 
 
-def _is_inner(node: Any) -> bool:
-    """Whether the context does not reach `node`, and it is not an end.
+def _is_inner(node: Any, job: Lowering) -> bool:
+    """Whether `Lowering.float_inputs` do not reach `node`, and it is not an end.
 
-    Ends are the first and the last of the layers that the context does not reach, where there are
-    more than two of these.
+    Ends are the first and the last of the layers that they do not reach, where there are more than
+    two of these.
     """
     inputs = [other for other in node.graph.nodes if other.op == "placeholder"]
-    reached = set(inputs[1:])
+    reached = {
+        other for name, other in zip(job.example, inputs, strict=True) if name in job.float_inputs
+    }
     layers = []
     for other in node.graph.nodes:
         if reached.intersection(other.all_input_nodes):
@@ -267,7 +268,7 @@ def _save(exported: Any, job: Lowering, path: Path, *, quantized: bool) -> None:
                 "int8 quantization changed nothing: no convolution or linear was quantized",
                 fix="ship the float32 artefact of this model",
             )
-        load(new)(*job.inputs.values())
+        load(new)(*job.example.values())
 
 
 def _read(path: Path) -> Any:

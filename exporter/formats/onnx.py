@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
+from exporter.formats import Inputs, Lowering, Runner
 from exporter.formats.build import (
-    calibration_batches,
+    calibration_calls,
     first_line,
     known_rung,
     library,
@@ -117,7 +117,7 @@ def _exported(job: Lowering) -> Any:
 
     library("onnx", EXTRA)
     library("onnxscript", EXTRA)
-    example = tuple(torch.from_numpy(value) for value in job.inputs.values())
+    example = tuple(torch.from_numpy(value) for value in job.example.values())
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -126,7 +126,7 @@ def _exported(job: Lowering) -> Any:
                 dynamo=True,
                 opset_version=SOURCE_OPSET,
                 external_data=False,
-                input_names=list(job.inputs),
+                input_names=list(job.example),
                 output_names=[job.output_name],
                 verbose=False,
             )
@@ -147,7 +147,7 @@ def _quantized(model: Any, job: Lowering) -> Any:
     The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
     ones round to nothing (greedy accuracy -12 points on How We Swipe); the last one writes the
     logits. Both are small and stay float. A percentile, as MinMax gives the range to the wildest
-    calibration swipe. What the context reaches is no layer here, and stays float altogether.
+    calibration swipe. What `float_inputs` reach is no layer here, and stays float altogether.
     """
     quantization = _onnxruntime(".quantization")
     preprocess = _onnxruntime(".quantization.shape_inference")
@@ -192,18 +192,16 @@ class _Reader:
     """What onnxruntime calls a CalibrationDataReader: one input at a time, then None."""
 
     def __init__(self, job: Lowering) -> None:
-        self._batches = iter(
-            [{**job.context, job.input_name: batch} for batch in calibration_batches(job)]
-        )
+        self._calls = iter(calibration_calls(job))
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(self._batches, None)
+    def get_next(self) -> Inputs | None:
+        return next(self._calls, None)
 
 
 def _layer_names(model: Any, job: Lowering) -> tuple[list[str], list[str]]:
-    """Names of the layers the context does not reach, and of all nodes that it does."""
+    """Names of the layers `float_inputs` do not reach, and of all nodes that it does."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    reached = set(job.context)
+    reached = set(job.float_inputs)
     layers, kept = [], []
     for node in model.graph.node:
         if reached.intersection(node.input):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from exporter.formats import Lowering
+from exporter.formats import Inputs, Lowering, calls_of
 from train.models import SwipeModel, agnostic, bake
 from train.models.tcn import SwipeTcn
 
@@ -29,7 +31,7 @@ def strokes(count: int, seed: int) -> NDArray[np.float32]:
 def swipe_job() -> Lowering:
     """A baked model of 7 convolutions, 2 of them ends."""
     baked = bake(_model(), torch.rand(26, 2))
-    return Lowering(baked, strokes(1, seed=2), strokes(32, seed=3), METADATA)
+    return job_of(baked)
 
 
 def agnostic_job() -> Lowering:
@@ -39,9 +41,16 @@ def agnostic_job() -> Lowering:
         "layout_keys": generator.random((1, 64, 2), dtype=np.float32),
         "layout_mask": (generator.random((1, 64)) < 0.5).astype(np.float32),
     }
+    return job_of(agnostic(_model()), context, output_name="log_emissions")
+
+
+def job_of(module: nn.Module, context: Inputs | None = None, **options: Any) -> Lowering:
+    """A job for any module that takes swipes, and `context` that no call changes."""
+    context = context or {}
     return Lowering(
-        agnostic(_model()), strokes(1, seed=2), strokes(32, seed=3), METADATA,
-        output_name="log_emissions", context=context,
+        module.eval(), calls_of(strokes(1, seed=2), context)[0],
+        calls_of(strokes(32, seed=3), context), METADATA,
+        float_inputs=frozenset(context), **options,
     )  # fmt: skip
 
 
@@ -57,7 +66,7 @@ def _model() -> SwipeModel:
 
 def expected(job: Lowering, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the module itself computes, one input at a time."""
-    context = tuple(map(torch.from_numpy, job.context.values()))
+    context = tuple(map(torch.from_numpy, list(job.example.values())[1:]))
     with torch.no_grad():
         rows = [job.module(torch.from_numpy(row[None]), *context).numpy() for row in features]
     return np.concatenate(rows)

@@ -12,6 +12,7 @@ from lowering_jobs import (
     METADATA,
     agnostic_job,
     expected,
+    job_of,
     strokes,
     swipe_job,
     traces_of_this_machine,
@@ -167,7 +168,7 @@ class Reciprocal(nn.Module):
 def test_what_coremltools_converts_wrongly_is_refused(
     module: nn.Module, named: str, tmp_path: Path
 ) -> None:
-    job = Lowering(module.eval(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(module)
     with pytest.raises(LoweringError, match=named):
         coreml_format.lower(job, tmp_path / "model.mlpackage")
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +176,7 @@ def test_what_coremltools_converts_wrongly_is_refused(
 
 @pytest.mark.slow
 def test_a_quantization_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
-    job = Lowering(nn.Conv1d(2, 2, 3).eval(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(nn.Conv1d(2, 2, 3))
     with pytest.raises(LoweringError, match="changed nothing"):
         coreml_format.quantize(job, tmp_path / "model.mlpackage", "int8")
 
@@ -233,6 +234,6 @@ def test_the_float_package_for_any_keyboard_agrees_with_torch(
 ) -> None:
     job = agnostic_job()
     run = coreml_format.load(agnostic_packages["fp32"])
-    outputs = np.concatenate([run(row[None], *job.context.values()) for row in INPUTS])
+    outputs = np.concatenate([run(row[None], *list(job.example.values())[1:]) for row in INPUTS])
     wanted = expected(job, INPUTS)
     assert np.abs(np.maximum(outputs, -1e3) - np.maximum(wanted, -1e3)).max() < 1e-4

@@ -10,6 +10,7 @@ from lowering_jobs import (
     METADATA,
     agnostic_job,
     expected,
+    job_of,
     strokes,
     swipe_job,
     traces_of_this_machine,
@@ -126,7 +127,7 @@ def test_an_unknown_rung_is_named(job: Lowering, tmp_path: Path) -> None:
 
 
 def test_a_quantization_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
-    job = Lowering(nn.ReLU().eval(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(nn.ReLU())
     path = tmp_path / "model.pte"
     path.write_bytes(b"earlier")
     with pytest.raises(LoweringError, match="changed nothing"):
@@ -142,7 +143,7 @@ class Cumulative(nn.Module):
 
 
 def test_a_program_without_xnnpack_is_refused(tmp_path: Path) -> None:
-    job = Lowering(Cumulative().eval(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(Cumulative())
     path = tmp_path / "model.pte"
     with pytest.raises(LoweringError, match="delegated to XNNPACK"):
         executorch_format.lower(job, path)
@@ -154,7 +155,7 @@ def test_further_inputs_come_in_order_and_what_they_reach_stays_float(tmp_path: 
     full, small = tmp_path / "full.pte", tmp_path / "small.pte"
     executorch_format.lower(job, full)
     executorch_format.quantize(job, small, "int8")
-    context = tuple(job.context.values())
+    context = tuple(job.example.values())[1:]
     wanted = expected(job, INPUTS)
     for path, tolerance in ((full, 1e-4), (small, 0.25 * np.ptp(wanted[wanted > -1e3]))):
         run = executorch_format.load(path)

@@ -16,13 +16,14 @@ from lowering_jobs import (
     METADATA,
     agnostic_job,
     expected,
+    job_of,
     strokes,
     swipe_job,
     traces_of_this_machine,
 )
 from torch import nn
 
-from exporter.formats import Lowering
+from exporter.formats import Lowering, calls_of
 from exporter.formats import onnx as onnx_format
 from swipe.errors import LoweringError, MissingError, UsageError
 
@@ -171,7 +172,9 @@ def test_a_weight_that_is_not_finite_is_named(full: Path, tmp_path: Path) -> Non
 def test_a_failed_build_leaves_the_earlier_artefact(job: Lowering, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"earlier")
-    infinite = dataclasses.replace(job, calibration=np.full((2, 2, 64), np.inf, np.float32))
+    infinite = dataclasses.replace(
+        job, calibration=calls_of(np.full((2, 2, 64), np.inf, np.float32))
+    )
     with pytest.raises(LoweringError, match="calibration"):
         onnx_format.quantize(infinite, path, "int8")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -180,7 +183,7 @@ def test_a_failed_build_leaves_the_earlier_artefact(job: Lowering, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_quantization_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
-    job = Lowering(nn.ReLU(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(nn.ReLU())
     with pytest.raises(LoweringError, match="changed nothing"):
         onnx_format.quantize(job, tmp_path / "model.onnx", "int8")
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +197,7 @@ def test_a_module_that_cannot_be_exported_is_a_lowering_error(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    job = Lowering(Branching().eval(), INPUTS[:1], INPUTS, METADATA)
+    job = job_of(Branching())
     with pytest.raises(LoweringError, match="torch cannot export"):
         onnx_format.lower(job, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
@@ -206,7 +209,7 @@ def test_further_inputs_are_named_and_what_they_reach_stays_float(tmp_path: Path
     full, small = tmp_path / "full.onnx", tmp_path / "small.onnx"
     onnx_format.lower(job, full)
     onnx_format.quantize(job, small, "int8")
-    context = tuple(job.context.values())
+    context = tuple(job.example.values())[1:]
     wanted = expected(job, INPUTS)
     for path, tolerance in ((full, 1e-4), (small, 0.25 * np.ptp(wanted[wanted > -1e3]))):
         run = onnx_format.load(path)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.evidence import Evidence, Trial
-from exporter.formats import Format, Lowering, Runner
+from exporter.formats import Format, Lowering, Runner, calls_of
 from exporter.ladder import RungRecord, climb
 from exporter.parity import Answers, Limits
 from exporter.targets import Rung, Target
@@ -89,7 +89,9 @@ def _climb(
     truths = [words[0] for words in _decode(logits)]
     reference = Answers(logits, _decode(logits))
     evidence = Evidence(FEATURES, truths, reference, _decode, trials=trials)
-    job = Lowering(torch.nn.Identity(), FEATURES[:1], FEATURES, {CONTRACT_KEY: "right"})
+    job = Lowering(
+        torch.nn.Identity(), calls_of(FEATURES)[0], calls_of(FEATURES), {CONTRACT_KEY: "right"}
+    )
     return climb(
         target, BAKED, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
     )

@@ -220,7 +220,7 @@ AGNOSTIC_SABOTAGE: dict[str, tuple[type[MaskIgnored], str]] = {
 
 def _sabotaged(job: Lowering, name: str) -> Lowering:
     sabotage, _ = AGNOSTIC_SABOTAGE[name]
-    keys = (torch.from_numpy(job.context["layout_keys"]),) if sabotage is KeysIgnored else ()
+    keys = (torch.from_numpy(job.example["layout_keys"]),) if sabotage is KeysIgnored else ()
     return replace(job, module=sabotage(job.module, *keys).eval())
 
 
