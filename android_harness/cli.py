@@ -88,17 +88,19 @@ def _latency_table(results: Bench) -> Table:
     table = make_table(
         title, "implementation", "kB", "load ms", "first ms", *percentiles, "x eager"
     )
-    eager = results.rows[0].latency.p50_ms
     for row in results.rows:
+        timing, latency = row.timing, row.latency
+        if timing is None or latency is None:
+            continue
         table.add_row(
             _name(row),
             f"{row.size_bytes / 1000:.0f}",
-            f"{row.load_ms:.1f}",
-            f"{row.first_ms:.2f}",
-            f"{row.latency.p50_ms:.3f}",
-            f"{row.latency.p90_ms:.3f}",
-            f"{row.latency.p99_ms:.3f}",
-            f"{row.latency.p50_ms / eager:.2f}",
+            f"{timing.load_ms:.1f}",
+            f"{timing.first_ms:.2f}",
+            f"{latency.p50_ms:.3f}",
+            f"{latency.p90_ms:.3f}",
+            f"{latency.p99_ms:.3f}",
+            f"{latency.p50_ms / results.eager_ms:.2f}",
         )
     return table
 
@@ -107,21 +109,23 @@ def _parity_table(results: Bench) -> Table:
     source = results.manifest.source
     title = f"against PyTorch on {source.verification_swipes:,} swipes: {source.swipes}"
     agreement = ("frames agree", "words agree")
-    table = make_table(title, "implementation", *agreement, "top-1 %", "top-4 %", "verdict")
+    table = make_table(
+        title, "implementation", *agreement, "top-1 %", "top-4 %", "verdict", "level"
+    )
     table.caption = "* is the artefact to ship"
     for row in results.rows:
         metrics = row.verdict.metrics
-        figures = (
+        cells = (
             ("-", "-", "-", "-")
             if metrics is None
             else (
-                f"{metrics.frame_agreement:.2%}",
-                f"{metrics.word_agreement:.2%}",
-                f"{metrics.top1:.2f}",
-                f"{metrics.top4:.2f}",
+                f"{metrics['agreement']['frames']:.2%}",
+                f"{metrics['word_agreement']:.2%}",
+                f"{metrics['scores']['top1']:.2f}",
+                f"{metrics['scores']['top4']:.2f}",
             )
         )
-        table.add_row(_name(row), *figures, str(row.verdict.status))
+        table.add_row(_name(row), *cells, str(row.verdict.status), str(row.verdict.level))
     return table
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from android_harness.protocol import Loader, Plan, measure
+from android_harness.protocol import Loader, Plan, Timing, measure
 from android_harness.stats import Latency, summarize
 from exporter.evidence import Evidence, judge
 from exporter.formats import Runner
+from exporter.ladder import limits_of
 from exporter.manifest import (
     CHECKPOINT,
     VERIFICATION,
@@ -24,13 +25,14 @@ from exporter.manifest import (
     load_manifest,
     require_unaltered,
 )
-from exporter.parity import Answers, Limits, Status, Verdict, refused
+from exporter.parity import Level, Limits, Status, Verdict, refused
 from exporter.targets import Target, find_target
 from exporter.views import BAKED, find_view
+from exporter.words import Words
 from swipe.errors import GateError
 from swipe.files import sha256_file
 
-SCHEMA: Final = "swipe-export/bench/1"
+SCHEMA: Final = "swipe-export/bench/2"
 EAGER: Final = "pytorch eager"
 
 
@@ -42,20 +44,17 @@ class Row:
         name: e.g. "onnx baked int8".
         taken: whether the manifest ships it.
         size_bytes: of the artefact; for PyTorch, of the checkpoint.
-        load_ms: file to ready.
-        first_ms: first call.
-        latency: percentiles.
-        latency_ns: raw samples.
+        timing: loading, first call and raw samples; None where an interpreter stands in for the
+            format's runtime, whose time would say nothing.
+        latency: its percentiles.
         verdict: parity with PyTorch on the bundle's verification swipes.
     """
 
     name: str
     taken: bool
     size_bytes: int
-    load_ms: float
-    first_ms: float
-    latency: Latency
-    latency_ns: list[int]
+    timing: Timing | None
+    latency: Latency | None
     verdict: Verdict
 
 
@@ -81,6 +80,14 @@ class Bench:
     def failed(self) -> list[Row]:
         """Rows that missed a parity limit."""
         return [row for row in self.rows if row.verdict.status is not Status.PASS]
+
+    @property
+    def eager_ms(self) -> float:
+        """PyTorch's median latency, which is always measured."""
+        (eager,) = [row.latency for row in self.rows if row.name == EAGER]
+        if eager is None:
+            raise AssertionError("PyTorch was measured")
+        return eager.p50_ms
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready results, raw samples included."""
@@ -133,7 +140,7 @@ def bench(
             f"{folder / CHECKPOINT} is not the checkpoint the manifest speaks of",
             fix="export again",
         )
-    features, words = _verification(folder, manifest)
+    features, truths, writers = _verification(folder, manifest)
     words_known = load_lexicon(lexicon or manifest.source.lexicon)
     if lexicon is None and words_known.sha256 != manifest.source.lexicon_sha256:
         raise GateError(
@@ -145,14 +152,14 @@ def bench(
         observe("decoding with the default settings: the bundle's preset is for its own lexicon")
         preset = None
     decode = BeamDecoder(words_known, settings_of(preset, words_known)).decode_words
-    observe(f"PyTorch on {len(words):,} swipes")
+    observe(f"PyTorch on {len(truths):,} swipes")
     logits = predict(checkpoint.model(), checkpoint.contract, features)
-    reference = Answers(logits, decode(logits))
+    words = Words(truths, writers, decode)
+    rounding = manifest.source.reference_rounding
     evidence = {
-        name: find_view(name).evidence(checkpoint, features, words, reference, decode)
+        name: find_view(name).evidence(checkpoint, features, logits, words, rounding)
         for name in {BAKED.name, *(entry.view for entry in manifest.formats)}
     }
-    rounding = manifest.source.reference_rounding
 
     def eager() -> Runner:
         baked = BAKED.module(checkpoint.model(), checkpoint.contract)
@@ -164,9 +171,11 @@ def bench(
         return run
 
     loaders: dict[str, Loader] = {EAGER: eager}
-    entries: dict[str, tuple[RungEntry | None, Limits, Evidence]] = {
-        EAGER: (None, find_target("onnx").baseline.limits.allowing(rounding), evidence[BAKED.name])
+    float_limits = find_target("onnx").baseline.limits.allowing(rounding)
+    entries: dict[str, _Judged] = {
+        EAGER: _Judged(None, float_limits, evidence[BAKED.name], Level.HOST)
     }
+    interpreted: dict[str, Runner] = {}
     skipped: dict[str, str] = {}
     for format_entry in manifest.formats:
         target = find_target(format_entry.format)
@@ -175,64 +184,67 @@ def bench(
                 continue
             name = f"{target.name} {format_entry.view} {entry.rung}"
             path = require_unaltered(folder, entry)
-            if not target.executes_here():
+            if not target.level.executed:
                 skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
                 continue
-            loaders[name] = _loader(target, path, threads)
-            limits = _limits(target, entry.rung, manifest)
-            entries[name] = (entry, limits, evidence[format_entry.view])
-    if len(loaders) == 1 and not skipped:
+            if target.level is Level.REFERENCE:
+                interpreted[name] = target.format().load(path)
+            else:
+                loaders[name] = _loader(target, path, threads)
+            limits = limits_of(target, entry.rung, manifest.source.accuracy_budget, rounding)
+            entries[name] = _Judged(entry, limits, evidence[format_entry.view], target.level)
+    if len(entries) == 1 and not skipped:
         raise GateError(f"{folder} ships no artefact", fix="export again")
-    context = {name: judged_by.context for name, (_, _, judged_by) in entries.items()}
-    runners, timings = measure(loaders, features, context, plan, observe)
+    calls = {name: entries[name].evidence.calls for name in loaders}
+    runners, timings = measure(loaders, calls, plan, observe)
     rows = []
-    for name, runner in runners.items():
+    for name, runner in (runners | interpreted).items():
         observe(f"parity of {name}")
-        entry_or_none, limits, judged_by = entries[name]
+        judged = entries[name]
+        timing = timings.get(name)
         rows.append(
             Row(
                 name=name,
-                taken=entry_or_none is not None and entry_or_none.taken,
-                size_bytes=(entry_or_none and entry_or_none.size_bytes)
+                taken=judged.entry is not None and judged.entry.taken,
+                size_bytes=(judged.entry and judged.entry.size_bytes)
                 or (folder / CHECKPOINT).stat().st_size,
-                load_ms=timings[name].load_ms,
-                first_ms=timings[name].first_ms,
-                latency=summarize(timings[name].latency_ns),
-                latency_ns=timings[name].latency_ns,
-                verdict=_verdict(runner, judged_by, limits),
+                timing=timing,
+                latency=None if timing is None else summarize(timing.latency_ns),
+                verdict=_verdict(runner, judged),
             )
         )
     used = {"name": words_known.name, "sha256": words_known.sha256}
     return Bench(tuple(rows), skipped, manifest, threads, used)
 
 
-def _verification(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """An implementation, and what it is judged by; PyTorch itself has no entry in the manifest."""
+
+    entry: RungEntry | None
+    limits: Limits
+    evidence: Evidence
+    level: Level
+
+
+def _verification(
+    folder: Path, manifest: Manifest
+) -> tuple[NDArray[np.float32], list[str], list[str]]:
     path = folder / VERIFICATION
     if not path.is_file() or sha256_file(path) != manifest.source.verification_sha256:
         raise GateError(
             f"{path} does not hold the swipes the manifest speaks of", fix="export again"
         )
     with np.load(path) as samples:
-        return samples["features"], [str(word) for word in samples["words"]]
+        return samples["features"], samples["words"].tolist(), samples["writers"].tolist()
 
 
 def _loader(target: Target, path: Path, threads: int) -> Loader:
     return lambda: target.format().load(path, threads)
 
 
-def _limits(target: Target, rung: str, manifest: Manifest) -> Limits:
-    """The limits the rung was exported under."""
-    found = next((r for r in target.rungs if r.name == rung), None)
-    if found is None:
-        raise GateError(f"{target.name} has no rung {rung!r}", fix="export again")
-    limits = found.limits.allowing(manifest.source.reference_rounding)
-    if found.quantized:
-        limits = replace(limits, accuracy_drop=manifest.source.accuracy_budget)
-    return limits
-
-
-def _verdict(runner: Runner, evidence: Evidence, limits: Limits) -> Verdict:
+def _verdict(runner: Runner, judged: _Judged) -> Verdict:
     try:
-        return judge(runner, evidence, limits)
+        return judge(runner, judged.evidence, judged.limits, judged.level)
     except GateError as error:
-        return refused(str(error))
+        return refused(str(error), judged.level)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exporter.formats import Runner
+from exporter.formats import Inputs, Runner
 
 Loader = Callable[[], Runner]
 
@@ -54,8 +53,7 @@ class Timing:
 
 def measure(
     loaders: Mapping[str, Loader],
-    inputs: NDArray[np.float32],
-    context: Mapping[str, tuple[NDArray[np.float32], ...]],
+    calls: Mapping[str, Sequence[Inputs]],
     plan: Plan,
     observe: Callable[[str], None],
 ) -> tuple[dict[str, Runner], dict[str, Timing]]:
@@ -63,8 +61,7 @@ def measure(
 
     Args:
         loaders: how to open each implementation, by name.
-        inputs: float32[N, 2, 64]; call ``i`` gets swipe ``i mod N``.
-        context: what each implementation is given after the swipe, by name; nothing where absent.
+        calls: the calls of each implementation, by its name; they rotate.
         plan: how long to measure.
         observe: told the name of what is being measured.
 
@@ -73,7 +70,7 @@ def measure(
     """
     runners: dict[str, Runner] = {}
     timings: dict[str, Timing] = {}
-    rows = [np.ascontiguousarray(row[None]) for row in inputs]
+    values = {name: [tuple(call.values()) for call in calls[name]] for name in loaders}
     for name, load in loaders.items():
         observe(f"loading {name}")
         load_ns = []
@@ -82,19 +79,19 @@ def measure(
             runners[name] = load()
             load_ns.append(time.perf_counter_ns() - started)
         started = time.perf_counter_ns()
-        runners[name](rows[0], *context.get(name, ()))
+        runners[name](*values[name][0])
         first_ns = time.perf_counter_ns() - started
         timings[name] = Timing(load_ms=float(np.median(load_ns)) / 1e6, first_ms=first_ns / 1e6)
     names = list(loaders)
     for name in names:
         for call in range(plan.warmup):
-            runners[name](rows[call % len(rows)], *context.get(name, ()))
+            runners[name](*values[name][call % len(values[name])])
     for block in range(plan.blocks):
         observe(f"measuring, round {block + 1} of {plan.blocks}")
         for name in _rotated(names, block):
             for call in range(plan.block_calls):
-                row = rows[(block * plan.block_calls + call) % len(rows)]
-                given = (row, *context.get(name, ()))
+                number = block * plan.block_calls + call
+                given = values[name][number % len(values[name])]
                 started = time.perf_counter_ns()
                 runners[name](*given)
                 timings[name].latency_ns.append(time.perf_counter_ns() - started)

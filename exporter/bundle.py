@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from exporter.manifest import (
     load_manifest,
     require_unaltered,
 )
+from exporter.policy import Policy
 from exporter.report import write_report
 from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
@@ -57,8 +58,7 @@ class Request:
     views: tuple[View, ...]
     checkpoint: Path
     out: Path
-    quantize: bool = True
-    budget: float = 1.0
+    policy: Policy = field(default_factory=Policy)
     data: str | None = None
     lexicon: str = "wordfreq"
     samples: int = 2000
@@ -101,8 +101,7 @@ def export(request: Request, say: Say) -> Manifest:
             folder=str(folder.resolve()),
             views=tuple(view.name for view in request.views),
             lexicon=request.lexicon,
-            quantize=request.quantize,
-            budget=request.budget,
+            policy=request.policy,
             rounding=rounding,
             preset=preset,
         )
@@ -127,7 +126,7 @@ def export(request: Request, say: Say) -> Manifest:
                 lexicon_sha256=lexicon.sha256,
                 decoder=null_for_nonfinite(asdict(chosen.settings)),
                 preset=preset,
-                accuracy_budget=request.budget,
+                accuracy_budget=request.policy.budget,
                 reference_rounding=rounding,
             ),
             views=tuple(view.describe(checkpoint.contract) for view in VIEWS),
@@ -146,6 +145,8 @@ def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples:
     """
     features = feature_batch(samples.verification)
     words = np.array([g.word for g in samples.verification])
+    # Numbers, not names: who made a swipe matters, who they are does not.
+    _, writers = np.unique([g.writer for g in samples.verification], return_inverse=True)
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     if (logits.argmax(axis=-1) == checkpoint.contract.blank).all():
         raise GateError(
@@ -157,9 +158,10 @@ def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples:
         calibration=feature_batch(samples.calibration),
         features=features,
         words=words,
+        writers=writers,
         logits=logits,
     )
-    np.savez_compressed(folder / VERIFICATION, features=features, words=words)
+    np.savez_compressed(folder / VERIFICATION, features=features, words=words, writers=writers)
     return rounding_error(checkpoint.model(), checkpoint.contract, features, logits)
 
 

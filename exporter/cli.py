@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exporter.policy import DEFAULT_BUDGET, Policy
 from swipe.console import console, make_app, make_table, run
 from swipe.errors import ExitCode
 
@@ -51,7 +52,24 @@ QuantizeOption = Annotated[
 ]
 BudgetOption = Annotated[
     float,
-    typer.Option(min=0.0, max=100.0, help="Points of top-1 that quantization may cost."),
+    typer.Option(
+        min=0.0,
+        max=100.0,
+        help="Points of top-1 that quantization may cost, with the statistical bound.",
+    ),
+]
+RequireQuantizedOption = Annotated[
+    bool, typer.Option("--require-quantized", help="Fail (exit 3) instead of shipping float.")
+]
+RequireFasterOption = Annotated[
+    bool, typer.Option("--require-faster", help="Refuse quantized artefacts slower than float.")
+]
+TuneOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Minutes per format and view to find layers to keep float, when int8 costs too much.",
+    ),
 ]
 DataOption = Annotated[
     str | None, typer.Option(help="Swipes to judge by; default: those of the checkpoint's run.")
@@ -73,7 +91,10 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         out: OutOption = Path("bundle"),
         view: ViewOption = ViewChoice.BOTH,
         quantize: QuantizeOption = True,
-        budget: BudgetOption = 1.0,
+        budget: BudgetOption = DEFAULT_BUDGET,
+        require_quantized: RequireQuantizedOption = False,
+        require_faster: RequireFasterOption = False,
+        tune_minutes: TuneOption = 0.0,
         data: DataOption = None,
         lexicon: LexiconOption = "wordfreq",
         samples: SamplesOption = 2000,
@@ -86,13 +107,13 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
 
         targets = tuple(find_target(f) for f in formats)
         views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
+        policy = Policy(quantize, budget, require_quantized, require_faster, tune_minutes)
         request = Request(
             targets,
             views,
             checkpoint or default_checkpoint(),
             out,
-            quantize,
-            budget,
+            policy,
             data,
             lexicon,
             samples,
@@ -123,9 +144,9 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
             ("-", "-", "-")
             if metrics is None
             else (
-                f"{metrics['top1']:.2f} %",
-                f"{metrics['reference_top1']:.2f} %",
-                f"{metrics['frame_agreement']:.2%}",
+                f"{metrics['scores']['top1']:.2f} %",
+                f"{metrics['reference_scores']['top1']:.2f} %",
+                f"{metrics['agreement']['frames']:.2%}",
             )
         )
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"

@@ -1,39 +1,49 @@
-"""What an artefact is judged by, and how: run every swipe, compare with PyTorch's answers."""
+"""What an artefact is judged by, and how: run every sample, compare with PyTorch's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Runner
-from exporter.parity import Answers, Limits, Verdict, compare, disagreements
-from swipe.errors import LoweringError
-
-Decode = Callable[[NDArray[np.float32]], list[list[str]]]
-"""Outputs float32[N, T, C] -> candidates per swipe, best first."""
-
-NO_CONTEXT: Final[tuple[NDArray[np.float32], ...]] = ()
+from exporter.formats import Inputs, Runner
+from exporter.parity import (
+    Answers,
+    Level,
+    Limits,
+    Population,
+    Reading,
+    Verdict,
+    compare,
+    disagreements,
+)
+from exporter.parity.outputs import Outputs
+from swipe.errors import GateError, LoweringError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """Swipes with another context, compared as numbers: their words would prove nothing.
+    """Further calls, compared as numbers: another keyboard, another length.
 
     Attributes:
         name: what is tried, e.g. "dvorak".
-        features: float32[N, 2, 64].
-        context: the inputs after the features, the same for every swipe.
+        calls: the calls.
         expected: PyTorch's outputs.
     """
 
     name: str
-    features: NDArray[np.float32]
-    context: tuple[NDArray[np.float32], ...]
-    expected: NDArray[np.float32]
+    calls: Sequence[Inputs]
+    expected: Outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """A call that the artefact has to refuse, e.g. one frame more than it was declared for."""
+
+    name: str
+    call: Inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,67 +51,86 @@ class Evidence:
     """What rungs are judged by.
 
     Attributes:
-        features: float32[N, 2, 64], verification swipes that calibration has not seen.
-        truths: their words.
-        reference: PyTorch's answers to them, in the artefact's own output classes.
-        decode: from outputs to words, the same for every implementation.
-        rounding: largest error of PyTorch's own float32 logits, against float64.
-        context: the inputs after the features, the same for every swipe.
+        calls: the verification samples, which calibration has not seen.
+        population: who made them, and which belong together.
+        reading: how outputs are read.
+        reference: PyTorch's answers, in the artefact's own output classes.
+        answer: from outputs to answers, the same for every implementation.
+        rounding: largest error of PyTorch's own float32 outputs, against float64.
         trials: what has to agree besides.
+        refusals: what has to be refused.
     """
 
-    features: NDArray[np.float32]
-    truths: Sequence[str]
+    calls: Sequence[Inputs]
+    population: Population
+    reading: Reading
     reference: Answers
-    decode: Decode
+    answer: Callable[[Outputs], Answers]
     rounding: float = 0.0
-    context: tuple[NDArray[np.float32], ...] = NO_CONTEXT
     trials: tuple[Trial, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
 
 
-def judge(runner: Runner, evidence: Evidence, limits: Limits) -> Verdict:
-    """Run all swipes through `runner` and compare with PyTorch.
+def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Level.HOST) -> Verdict:
+    """Run all samples through `runner`, which executes at `level`, and compare with PyTorch.
 
     Raises:
         LoweringError: it cannot be executed, or an output is misshapen or not finite.
     """
-    reference = evidence.reference
-    outputs = run_all(runner, evidence.features, evidence.context, reference.logits)
-    answers = Answers(outputs, evidence.decode(outputs))
-    verdict = compare(reference, answers, evidence.truths, limits)
-    return verdict.failing(
+    outputs = run_all(runner, evidence.calls, evidence.reference.outputs)
+    verdict = compare(
+        evidence.reference,
+        evidence.answer(outputs),
+        evidence.population,
+        evidence.reading,
+        limits,
+        level,
+    )
+    verdict = verdict.failing(
         f"{trial.name}: {reason}"
         for trial in evidence.trials
         for reason in disagreements(
             trial.expected,
-            run_all(runner, trial.features, trial.context, trial.expected),
+            run_all(runner, trial.calls, trial.expected),
+            evidence.reading,
             limits,
         )
+    )
+    return verdict.failing(
+        f"{refusal.name}: accepted, and should have been refused"
+        for refusal in evidence.refusals
+        if _accepts(runner, refusal.call)
     )
 
 
 def run_all(
-    runner: Runner,
-    features: NDArray[np.float32],
-    context: tuple[NDArray[np.float32], ...],
-    expected: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Outputs for every swipe, one at a time as a phone does, shaped like `expected`.
+    runner: Runner, calls: Sequence[Inputs], expected: Outputs
+) -> list[NDArray[np.float32]]:
+    """Outputs of every call, one at a time as a phone does, shaped like `expected`.
 
     Raises:
         LoweringError: an output has another shape, or is not finite and so cannot be decoded.
     """
-    rows = [runner(row[None], *context) for row in features]
-    if {row.shape for row in rows} != {(1, *expected.shape[1:])}:
-        raise LoweringError(
-            f"outputs of shape {sorted({row.shape for row in rows})}, PyTorch's is "
-            f"{(1, *expected.shape[1:])}",
-            fix="export again from the checkpoint",
-        )
-    outputs = np.concatenate(rows)
-    if not np.isfinite(outputs).all():
-        bad = int(outputs.size - np.isfinite(outputs).sum())
-        raise LoweringError(
-            f"{bad} of {outputs.size} outputs are NaN or Inf", fix="use another rung"
-        )
+    outputs = []
+    for number, (call, wanted) in enumerate(zip(calls, expected, strict=True)):
+        output = runner(*call.values())
+        if output.shape != (1, *wanted.shape):
+            raise LoweringError(
+                f"sample {number} gives an output of shape {output.shape}, PyTorch's is "
+                f"{(1, *wanted.shape)}",
+                fix="export again from the checkpoint",
+            )
+        outputs.append(output[0])
+    bad = sum(row.size - int(np.isfinite(row).sum()) for row in outputs)
+    if bad:
+        total = sum(row.size for row in outputs)
+        raise LoweringError(f"{bad} of {total} outputs are NaN or Inf", fix="use another rung")
     return outputs
+
+
+def _accepts(runner: Runner, call: Inputs) -> bool:
+    try:
+        runner(*call.values())
+    except GateError:
+        return False
+    return True

@@ -1,10 +1,11 @@
 """The ladder: quantize, verify, fall back; one record per rung.
 
 The float baseline is built and verified first: without it there is neither a size to undercut nor
-anything to fall back to. Then the quantized rungs are tried, best first, until one is not refused.
-A rung is refused when it cannot be built, is damaged, carries another contract, takes or gives
-something else than its view says, is no smaller than the baseline, gives a value that is not
-finite, or disagrees with PyTorch beyond its limits.
+anything to fall back to. Then the quantized rungs are tried, best first, until one passes.
+A rung is refused when it cannot be built, is damaged, carries other metadata, takes or gives
+something else than its job says, is no smaller than the baseline, gives a value that is not
+finite, disagrees with PyTorch beyond its limits, or costs too much accuracy. One that cannot be
+told from too costly, for too few samples, is not taken either.
 """
 
 from __future__ import annotations
@@ -17,14 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from exporter.evidence import Evidence, judge
-from exporter.formats import Lowering
-from exporter.parity import Limits, Status, Verdict, refused, unverified
+from exporter.formats import Lowering, Runner
+from exporter.formats.build import signature
+from exporter.parity import Level, Limits, Status, Verdict, refused, unverified
+from exporter.policy import Policy
+from exporter.speed import Speed, compare_speed
 from exporter.targets import Rung, Target
-from exporter.views import CONTRACT_KEY, View
-from swipe.errors import GateError, MissingError
+from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A model in one form of deployment, and what its artefacts are judged by.
+
+    Attributes:
+        name: of the form, e.g. "baked".
+        stem: of its artefacts' file names.
+        lowering: the job for the formats.
+        evidence: what to judge by.
+    """
+
+    name: str
+    stem: str
+    lowering: Lowering
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +55,12 @@ class RungRecord:
         rung: its name.
         taken: whether this is the artefact to ship.
         verdict: how it compares with PyTorch.
-        file: the artefact's file name, None when it was refused.
+        file: the artefact's file name, None when it was not kept.
         size_bytes: its size, None when it was not built.
-        sha256: of the artefact, None when it was refused.
+        sha256: of the artefact, None when it was not kept.
         facts: what its structure says.
+        speed: against the float artefact, None where that was not measured.
+        float_layers: layers that were kept float to save accuracy.
         seconds: time to build and verify.
     """
 
@@ -49,95 +71,125 @@ class RungRecord:
     size_bytes: int | None
     sha256: str | None
     facts: dict[str, Any]
+    speed: Speed | None
+    float_layers: tuple[str, ...]
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Baseline:
+    """The float artefact that quantized ones are measured against."""
+
+    size_bytes: int
+    runner: Runner | None
+
+
 def climb(
-    target: Target,
-    view: View,
-    job: Lowering,
-    evidence: Evidence,
-    folder: Path,
-    *,
-    quantize: bool,
-    budget: float,
-    say: Say,
+    target: Target, subject: Subject, folder: Path, policy: Policy, say: Say
 ) -> list[RungRecord]:
     """Build and verify the rungs of `target` in `folder`; exactly one record is taken.
 
     Args:
         target: the format.
-        view: what the job is a form of; it names the artefacts.
-        job: the model to lower, with its calibration inputs.
-        evidence: what to judge by.
+        subject: the model, and what to judge by; it names the artefacts.
         folder: where artefacts go, as ``<stem>.<rung><suffix>``; refused ones are removed.
-        quantize: whether quantized rungs are tried.
-        budget: points of decoded top-1 that quantization may cost.
+        policy: what the user decided.
         say: told about each step.
 
     Raises:
-        GateError: the float baseline itself was refused, so there is nothing to ship.
+        GateError: the float baseline itself was refused, so there is nothing to ship; or nothing
+            but it can be shipped, and that is not enough.
     """
-    baseline = _try(target, view, target.baseline, job, evidence, folder, None, say)
-    if baseline.verdict.status is Status.FAIL:
+    float_record, runner = _try(target, subject, target.baseline, folder, None, policy, say)
+    if float_record.verdict.status is Status.FAIL:
         raise GateError(
-            f"{target.name} {view.name} {baseline.rung} was refused: "
-            f"{'; '.join(baseline.verdict.reasons)}",
+            f"{target.name} {subject.name} {float_record.rung} was refused: "
+            f"{'; '.join(float_record.verdict.reasons)}",
             fix="nothing was published; mend the model or the format's libraries",
         )
+    baseline = _Baseline(float_record.size_bytes or 0, runner)
+    # Where nothing can be executed, not being refused is as far as any rung gets.
+    wanted = float_record.verdict.status
     records: list[RungRecord] = []
-    for rung in target.rungs[:-1] if quantize else ():
-        budgeted = replace(rung, limits=replace(rung.limits, accuracy_drop=budget))
-        record = _try(target, view, budgeted, job, evidence, folder, baseline.size_bytes, say)
-        records.append(record)
-        if record.verdict.status is not Status.FAIL:
-            records[-1] = replace(record, taken=True)
+    for rung in target.rungs[:-1] if policy.quantize else ():
+        record, _ = _try(target, subject, rung, folder, baseline, policy, say)
+        taken = record.verdict.status in (Status.PASS, wanted)
+        records.append(replace(record, taken=True) if taken else _removed(record, folder))
+        if taken:
             break
     fell_back = not any(record.taken for record in records)
-    return [*records, replace(baseline, taken=fell_back)]
+    if fell_back and policy.quantize and policy.require_quantized:
+        reasons = [f"{r.rung}: {'; '.join(r.verdict.reasons)}" for r in records]
+        raise GateError(
+            f"{target.name} {subject.name}: no quantized artefact passed ({'. '.join(reasons)})",
+            fix="raise --budget or --tune-minutes, or leave out --require-quantized to ship float",
+        )
+    return [*records, replace(float_record, taken=fell_back)]
 
 
 def _try(
     target: Target,
-    view: View,
+    subject: Subject,
     rung: Rung,
-    job: Lowering,
-    evidence: Evidence,
     folder: Path,
-    must_undercut: int | None,
+    baseline: _Baseline | None,
+    policy: Policy,
     say: Say,
-) -> RungRecord:
-    """Build one rung and judge it; a refused artefact is removed."""
-    path = folder / f"{view.stem}.{rung.name}{target.suffix}"
-    name = f"{target.name} {view.name} {rung.name}"
+) -> tuple[RungRecord, Runner | None]:
+    """Build one rung and judge it; returns it opened where it can be executed."""
+    path = folder / f"{subject.stem}.{rung.name}{target.suffix}"
+    name = f"{target.name} {subject.name} {rung.name}"
     started = time.monotonic()
     size: int | None = None
     facts: dict[str, Any] = {}
+    runner: Runner | None = None
+    speed: Speed | None = None
     try:
         say(f"{name}: building")
-        _build(target, rung, job, path)
+        _build(target, rung, subject.lowering, path)
         size = size_bytes(path)
         facts = target.format().inspect(path)
-        say(f"{name}: verifying")
-        verdict = _judge(target, job, evidence, path, facts, rung.limits)
-        if must_undercut is not None and not (size < must_undercut):
-            verdict = refused(f"{size:,} bytes, the float artefact has {must_undercut:,}")
+        verdict = _check(target, subject, path, facts, size, baseline)
+        if verdict is None and not target.level.executed:
+            verdict = unverified(f"{target.name} executes on {'/'.join(target.executes_on)} only")
+        if verdict is None:
+            say(f"{name}: verifying")
+            runner = target.format().load(path)
+            limits = limits_of(target, rung.name, policy.budget, subject.evidence.rounding)
+            verdict = judge(runner, subject.evidence, limits, target.level)
+            if baseline is not None and baseline.runner is not None:
+                if target.level is not Level.REFERENCE:
+                    speed = compare_speed(runner, baseline.runner, subject.evidence.calls)
+                verdict = _with_speed(verdict, speed, policy)
     except GateError as error:
         verdict = refused(str(error))
-    kept = verdict.status is not Status.FAIL
-    if not kept and path.exists():
-        _remove(path)
-    say(f"{name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
-    return RungRecord(
+    record = RungRecord(
         rung=rung.name,
         taken=False,
         verdict=verdict,
-        file=path.name if kept else None,
+        file=path.name,
         size_bytes=size,
-        sha256=sha256_file(path) if kept else None,
+        sha256=None if size is None else sha256_file(path),
         facts=facts,
+        speed=speed,
+        float_layers=tuple(sorted(subject.lowering.float_layers)),
         seconds=round(time.monotonic() - started, 2),
     )
+    say(f"{name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
+    if verdict.status is Status.FAIL:
+        return _removed(record, folder), None
+    return record, runner
+
+
+def limits_of(target: Target, rung: str, budget: float, rounding: float) -> Limits:
+    """What artefacts of `rung` may differ by, given the user's `budget` of points.
+
+    Raises:
+        GateError: `target` has no such rung.
+    """
+    found = target.find_rung(rung)
+    limits = found.limits.allowing(rounding)
+    return replace(limits, accuracy_drop=budget) if found.quantized else limits
 
 
 def _build(target: Target, rung: Rung, job: Lowering, path: Path) -> None:
@@ -147,40 +199,53 @@ def _build(target: Target, rung: Rung, job: Lowering, path: Path) -> None:
         target.format().quantize(job, path, rung.name)
 
 
-def _judge(
+def _check(
     target: Target,
-    job: Lowering,
-    evidence: Evidence,
+    subject: Subject,
     path: Path,
     facts: dict[str, Any],
-    limits: Limits,
-) -> Verdict:
-    embedded = target.format().metadata(path).get(CONTRACT_KEY)
-    if embedded != job.metadata[CONTRACT_KEY]:
-        return refused(f"carries contract {embedded}, expected {job.metadata[CONTRACT_KEY]}")
-    shape = (1, *evidence.reference.logits.shape[1:])
-    for kind, wanted in (
-        ("inputs", {name: value.shape for name, value in job.example.items()}),
-        ("outputs", {job.output_name: shape}),
-    ):
-        if not _is_signature(facts[kind], wanted):
-            return refused(f"its {kind} are {facts[kind]}, expected {wanted}")
-    try:
-        runner = target.format().load(path)
-    except MissingError as error:
-        return unverified(str(error))
-    return judge(runner, evidence, limits.allowing(evidence.rounding))
+    size: int,
+    baseline: _Baseline | None,
+) -> Verdict | None:
+    """The refusal of an artefact that need not be executed to be refused."""
+    job = subject.lowering
+    embedded = target.format().metadata(path)
+    for key, value in job.metadata.items():
+        if embedded.get(key) != value:
+            return refused(f"carries {key} {embedded.get(key)!r}, expected {value!r}")
+    wanted = {"inputs": signature(job.example, job), "outputs": dict[str, list[int | str]]()}
+    if not job.dynamic:
+        shape = subject.evidence.reference.outputs[0].shape
+        wanted["outputs"] = {job.output_name: [1, *shape]}
+    for kind, shapes in wanted.items():
+        if shapes and not _is_signature(facts[kind], shapes):
+            return refused(f"its {kind} are {facts[kind]}, expected {shapes}")
+    if baseline is not None and not (size < baseline.size_bytes):
+        return refused(f"{size:,} bytes, the float artefact has {baseline.size_bytes:,}")
+    return None
 
 
-def _is_signature(found: dict[str, list[int]], wanted: dict[str, tuple[int, ...]]) -> bool:
+def _is_signature(found: dict[str, list[Any]], wanted: dict[str, list[int | str]]) -> bool:
     """Whether names and shapes are the `wanted` ones, or positions where a format has no names."""
-    shapes = [list(shape) for shape in wanted.values()]
     names = (list(wanted), [str(position) for position in range(len(wanted))])
-    return list(found) in names and list(found.values()) == shapes
+    return list(found) in names and list(found.values()) == list(wanted.values())
 
 
-def _remove(path: Path) -> None:
+def _with_speed(verdict: Verdict, speed: Speed | None, policy: Policy) -> Verdict:
+    if not policy.require_faster:
+        return verdict
+    if speed is None:
+        return verdict.failing(["its speed cannot be measured here, and --require-faster asks"])
+    if not (speed.ratio < 1):
+        return verdict.failing([f"takes {speed.ratio:.2f} times as long as float"])
+    return verdict
+
+
+def _removed(record: RungRecord, folder: Path) -> RungRecord:
+    """`record` of an artefact that is not kept, once its file is gone."""
+    path = folder / str(record.file)
     if path.is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
+    return replace(record, file=None, sha256=None)

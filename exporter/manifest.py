@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from swipe.errors import GateError, UsageError
 from swipe.files import sha256_file, write_text_atomic
 
-SCHEMA: Final = "swipe-export/bundle/2"
+SCHEMA: Final = "swipe-export/bundle/3"
 FILE: Final = "manifest.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 VERIFICATION: Final = "verification.npz"
@@ -31,9 +31,16 @@ class Verdict(_Record):
     """See `exporter.parity.Verdict`."""
 
     status: Literal["PASS", "FAIL", "UNVERIFIED"]
-    level: Literal["structural", "host"]
+    level: Literal["structural", "reference", "host", "arm64", "device"]
     reasons: tuple[str, ...]
-    metrics: dict[str, float] | None
+    metrics: dict[str, Any] | None
+
+
+class SpeedEntry(_Record):
+    """See `exporter.speed.Speed`."""
+
+    ratio: float
+    calls: int
 
 
 class RungEntry(_Record):
@@ -46,6 +53,8 @@ class RungEntry(_Record):
     size_bytes: int | None
     sha256: str | None
     facts: dict[str, Any]
+    speed: SpeedEntry | None
+    float_layers: tuple[str, ...]
     seconds: float
 
 

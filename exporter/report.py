@@ -75,9 +75,9 @@ def _artefact_row(entry: FormatEntry, rung: RungEntry) -> str:
         if metrics is None
         else [
             f"{metrics['max_abs_delta']:.1e}",
-            f"{metrics['frame_agreement']:.2%}",
-            f"{metrics['top1']:.2f} %",
-            f"{metrics['reference_top1']:.2f} %",
+            f"{metrics['agreement']['frames']:.2%}",
+            f"{metrics['scores']['top1']:.2f} %",
+            f"{metrics['reference_scores']['top1']:.2f} %",
         ]
     )
     cells = [

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from exporter.formats import Format
-from exporter.parity import Limits
-from swipe.errors import MissingError, UsageError
+from exporter.parity import Level, Limits
+from exporter.policy import DEFAULT_BUDGET
+from swipe.errors import GateError, MissingError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ class Target:
         libraries: modules that must be importable to build it.
         extra: the optional dependency that brings them.
         rungs: best first; the last is the float baseline that every other must undercut in size.
-        executes_on: ``sys.platform`` values where the artefact can be executed; empty: all.
+        module: import path of what speaks the format, see `exporter.formats.Format`.
+        executes_on: ``sys.platform`` values where the format's own runtime exists; empty: all.
+        interpreted: whether a reference interpreter of ours executes it elsewhere.
     """
 
     name: str
@@ -46,28 +49,61 @@ class Target:
     libraries: tuple[str, ...]
     extra: str
     rungs: tuple[Rung, ...]
+    module: str
     executes_on: tuple[str, ...] = ()
+    interpreted: bool = False
 
-    def executes_here(self) -> bool:
-        """Whether this machine can execute the format's artefacts."""
-        return not self.executes_on or sys.platform in self.executes_on
+    @property
+    def level(self) -> Level:
+        """How far an artefact can be checked on this machine."""
+        if not self.executes_on or sys.platform in self.executes_on:
+            return Level.HOST
+        return Level.REFERENCE if self.interpreted else Level.STRUCTURAL
 
     @property
     def baseline(self) -> Rung:
         """The unquantized rung that ends the ladder."""
         return self.rungs[-1]
 
+    def find_rung(self, name: str) -> Rung:
+        """The rung called `name`.
+
+        Raises:
+            GateError: a manifest speaks of one that this version does not have.
+        """
+        for rung in self.rungs:
+            if rung.name == name:
+                return rung
+        raise GateError(f"{self.name} has no rung {name!r}", fix="export again")
+
     def format(self) -> Format:
         """The module that speaks this format; imports none of the heavy libraries yet."""
-        return cast(Format, importlib.import_module(f"exporter.formats.{self.name}"))
+        return cast(Format, importlib.import_module(self.module))
 
 
-DEFAULT_BUDGET: Final = 1.0
-"""Points of decoded top-1 that quantization may cost."""
-
-_FLOAT = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
-_HALF = Limits(max_abs_delta=0.1, frame_agreement=0.99, accuracy_drop=0.2)
-_INT8 = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=DEFAULT_BUDGET)
+_FLOAT = Limits(
+    max_abs_delta=1e-4,
+    frame_agreement=0.999,
+    accuracy_drop=0.1,
+    decisive_agreement=1.0,
+    blank_drift=0.001,
+)
+_HALF = Limits(
+    max_abs_delta=0.1,
+    frame_agreement=0.99,
+    accuracy_drop=DEFAULT_BUDGET,
+    decisive_agreement=0.999,
+    blank_drift=0.005,
+    bounded=True,
+)
+_INT8 = Limits(
+    max_abs_delta=None,
+    frame_agreement=0.9,
+    accuracy_drop=DEFAULT_BUDGET,
+    decisive_agreement=0.97,
+    blank_drift=0.02,
+    bounded=True,
+)
 
 TARGETS: Final = (
     Target(
@@ -76,6 +112,7 @@ TARGETS: Final = (
         libraries=("onnx", "onnxscript", "onnxruntime"),
         extra="onnx",
         rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+        module="exporter.formats.onnx",
     ),
     Target(
         name="executorch",
@@ -83,6 +120,7 @@ TARGETS: Final = (
         libraries=("executorch", "torchao"),
         extra="executorch",
         rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+        module="exporter.formats.executorch",
     ),
     Target(
         name="coreml",
@@ -90,6 +128,7 @@ TARGETS: Final = (
         libraries=("coremltools",),
         extra="coreml",
         rungs=(Rung("int8", True, _INT8), Rung("fp16", True, _HALF), Rung("fp32", False, _FLOAT)),
+        module="exporter.formats.coreml",
         executes_on=("darwin",),
     ),
 )

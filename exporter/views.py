@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.evidence import Decode, Evidence, Trial
+from exporter.evidence import Evidence, Trial
 from exporter.formats import Lowering, calls_of
 from exporter.manifest import TensorEntry, ViewEntry
-from exporter.parity import Answers
+from exporter.parity import Kind, Reading
+from exporter.words import Words
 from swipe.contract import ModelContract
 from swipe.decode import log_softmax
 from swipe.errors import UsageError
@@ -163,9 +164,8 @@ class View(ABC):
         self,
         checkpoint: Checkpoint,
         features: NDArray[np.float32],
-        truths: Sequence[str],
-        reference: Answers,
-        decode: Decode,
+        logits: NDArray[np.float32],
+        words: Words,
         rounding: float = 0.0,
     ) -> Evidence:
         """What artefacts of this view are judged by.
@@ -173,9 +173,8 @@ class View(ABC):
         Args:
             checkpoint: the trained model, which answers for every keyboard that is tried.
             features: float32[N, 2, 64], the verification swipes.
-            truths: their words.
-            reference: the trained model's own logits and words for them.
-            decode: from logits ``[N, T, K + 1]`` to words.
+            logits: the trained model's answers ``[N, T, K + 1]`` to them.
+            words: what was meant by them, and how words are decoded.
             rounding: as in `Evidence`.
         """
         from train.evaluate import predict
@@ -185,14 +184,18 @@ class View(ABC):
         trials = []
         for name, other, keyboard in self.keyboards(contract):
             expected = keyboard.emissions(predict(checkpoint.model(), other, some))
-            trials.append(Trial(name, some, tuple(keyboard.inputs.values()), expected))
+            trials.append(Trial(name, calls_of(some, keyboard.inputs), list(expected)))
+        reference = list(self.outputs(logits, contract))
         return Evidence(
-            features=features,
-            truths=truths,
-            reference=Answers(self.outputs(reference.logits, contract), reference.words),
-            decode=lambda outputs: decode(outputs[:, :, classes]),
+            calls=calls_of(features, self.context(contract)),
+            population=words.population,
+            reading=Reading(Kind.CTC, classes[-1]),
+            # Decoded from the model's own logits: rearranging them is part of what is verified.
+            reference=replace(words.answer(list(logits)), outputs=reference),
+            answer=lambda outputs: replace(
+                words.answer([row[:, classes] for row in outputs]), outputs=outputs
+            ),
             rounding=rounding,
-            context=tuple(self.context(contract).values()),
             trials=tuple(trials),
         )
 

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporter.ladder import Say, climb
-from exporter.parity import Answers
+from exporter.ladder import Say, Subject, climb
+from exporter.policy import Policy
 from exporter.targets import find_target
 from exporter.views import find_view
+from exporter.words import Words
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
 SAMPLES: Final = "samples.npz"
@@ -37,8 +38,7 @@ class Job:
         folder: where artefacts go.
         views: names of the views to build.
         lexicon: lexicon specification to decode with.
-        quantize: whether quantized rungs are tried.
-        budget: points of decoded top-1 that quantization may cost.
+        policy: what the user decided about the ladder.
         rounding: largest error of PyTorch's own float32 logits, against float64.
         preset: record of the decoder's preset; None for the default settings.
     """
@@ -47,10 +47,15 @@ class Job:
     folder: str
     views: tuple[str, ...]
     lexicon: str
-    quantize: bool
-    budget: float
+    policy: Policy
     rounding: float
     preset: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        """The job that was written to `path` as JSON."""
+        fields = json.loads(path.read_text())
+        return cls(**{**fields, "policy": Policy(**fields["policy"])})
 
 
 def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
@@ -100,24 +105,20 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(Path(job.checkpoint))
     with np.load(job_folder / SAMPLES) as samples:
-        calibration, features = samples["calibration"], samples["features"]
-        truths = [str(word) for word in samples["words"]]
-        logits = samples["logits"]
+        calibration, features, logits = (samples[n] for n in ("calibration", "features", "logits"))
+        truths, writers = (samples[name].tolist() for name in ("words", "writers"))
     lexicon = load_lexicon(job.lexicon)
     decode = BeamDecoder(lexicon, settings_of(job.preset, lexicon)).decode_words
-    reference = Answers(logits, decode(logits))
+    words = Words(truths, writers, decode)
     records: Records = {}
     for view in map(find_view, job.views):
-        climbed = climb(
-            find_target(target_name),
-            view,
+        subject = Subject(
+            view.name,
+            view.stem,
             view.lowering(checkpoint, features[:1], calibration),
-            view.evidence(checkpoint, features, truths, reference, decode, job.rounding),
-            Path(job.folder),
-            quantize=job.quantize,
-            budget=job.budget,
-            say=say,
+            view.evidence(checkpoint, features, logits, words, job.rounding),
         )
+        climbed = climb(find_target(target_name), subject, Path(job.folder), job.policy, say)
         records[view.name] = [
             {**asdict(record), "verdict": record.verdict.to_dict()} for record in climbed
         ]
@@ -127,7 +128,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
 def main() -> int:
     """Entry of the child process."""
     job_folder, target = Path(sys.argv[1]), sys.argv[2]
-    job = Job(**json.loads((job_folder / f"{target}.job.json").read_text()))
+    job = Job.load(job_folder / f"{target}.job.json")
     try:
         outcome: dict[str, Any] = {
             "records": build(job_folder, job, target, lambda line: print(line, flush=True))

@@ -126,9 +126,7 @@ def score_words(
             f"{len(truths)} words and {len(candidates)} candidate lists",
             fix="score at least one swipe, with one list, writer and kind each",
         )
-    strata = {
-        name: np.array([belongs(truth) for truth in truths]) for name, belongs in _STRATA.items()
-    }
+    strata = members_of_strata(truths)
     for kind in sorted(set(kinds or ()) - {""}):
         strata[kind] = np.array([other == kind for other in kinds or ()])
     known = np.array([truth in lexicon for truth in truths])
@@ -143,6 +141,14 @@ def score_words(
         strata={name: part for name, part in zip(strata, rest, strict=True) if part is not None},
         edits=count_edits(truths, [row[0] if row else "" for row in candidates]),
     )
+
+
+def members_of_strata(truths: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Which of the words belong to each kind of word, by its name; kinds without any left out."""
+    strata = {
+        name: np.array([belongs(truth) for truth in truths]) for name, belongs in _STRATA.items()
+    }
+    return {name: members for name, members in strata.items() if members.any()}
 
 
 def ranks(truths: Sequence[str], candidates: Sequence[Sequence[str]]) -> NDArray[np.int64]:

@@ -83,6 +83,33 @@ def writer_intervals(
     return intervals
 
 
+def writer_upper_bound(
+    values: NDArray[np.floating],
+    writers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> float:
+    """One-sided `LEVEL` upper bound of the mean of ``values [N]``, resampling writers.
+
+    With swipes of one writer only, which says nothing of others, it is the largest value.
+
+    Raises:
+        DataError: there are no values, or not one writer for each.
+    """
+    if len(values) == 0 or len(values) != len(writers):
+        raise DataError(
+            f"{len(values)} values and {len(writers)} writers", fix="give one writer per swipe"
+        )
+    names, codes = np.unique(np.asarray(writers, dtype=object), return_inverse=True)
+    if len(names) < 2:
+        return float(values.max())
+    sums = _per_writer(values[:, None], codes, len(names))
+    counts = _per_writer(np.ones((len(values), 1)), codes, len(names))
+    means = _resampled_means(sums, counts, resamples, seed)
+    return float(np.quantile(means, LEVEL))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar p: twice the smaller binomial tail at one half, 1 at most.
 

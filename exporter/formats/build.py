@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.formats import Inputs, Lowering
+from exporter.formats import Axis, Inputs, Lowering
 from swipe.errors import LoweringError, MissingError, UsageError
 
 
@@ -138,11 +138,11 @@ def calibration_calls(job: Lowering) -> list[Inputs]:
             "there are no calibration inputs, and static quantization measures its ranges on them",
             fix="give at least one (128 or more work well) real input",
         )
-    wanted = _signature(job.example, job)
+    wanted = signature(job.example, job)
     for call in calls:
-        if _signature(call, job) != wanted:
+        if signature(call, job) != wanted:
             raise LoweringError(
-                f"calibration inputs {_signature(call, job)} do not fit the example's {wanted}",
+                f"calibration inputs {signature(call, job)} do not fit the example's {wanted}",
                 fix="calibrate on inputs as the model takes them, one call each",
             )
         if not all(np.isfinite(value).all() for value in call.values()):
@@ -153,15 +153,19 @@ def calibration_calls(job: Lowering) -> list[Inputs]:
     return calls
 
 
-def _signature(call: Inputs, job: Lowering) -> dict[str, tuple[int | str, ...]]:
-    """Shapes of a call by input; a dynamic dimension is its axis' name."""
+def signature(call: Inputs, job: Lowering) -> dict[str, list[int | str]]:
+    """Shapes of a call by input; a dynamic dimension is its axis, e.g. ``"T:4..200"``."""
     return {
-        name: tuple(
-            job.dynamic[name][i].name if i in job.dynamic.get(name, ()) else size
+        name: [
+            _axis(job.dynamic[name][i]) if i in job.dynamic.get(name, ()) else size
             for i, size in enumerate(value.shape)
-        )
+        ]
         for name, value in call.items()
     }
+
+
+def _axis(axis: Axis) -> str:
+    return f"{axis.name}:{axis.least}..{axis.most}"
 
 
 def first_line(error: Exception) -> str:
