@@ -53,9 +53,9 @@ class RungEntry(_Record):
     size_bytes: int | None
     sha256: str | None
     facts: dict[str, Any]
-    speed: SpeedEntry | None
-    float_layers: tuple[str, ...]
     seconds: float
+    speed: SpeedEntry | None = None
+    float_layers: tuple[str, ...] = ()
 
 
 class TensorEntry(_Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,10 @@ class Metrics:
     reference_scores: dict[str, float]
     cost: Cost | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {**asdict(self), "cost": None if self.cost is None else self.cost.to_dict()}
+
 
 def compare(
     reference: Answers,
@@ -102,7 +107,7 @@ def compare(
         if outcome is Status.FAIL or (limits.bounded and outcome is Status.UNVERIFIED):
             reasons.append(why)
             status = Status.FAIL if Status.FAIL in (status, outcome) else Status.UNVERIFIED
-    return Verdict(status, level, tuple(reasons), asdict(metrics))
+    return Verdict(status, level, tuple(reasons), metrics.to_dict())
 
 
 def measure(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -30,23 +30,33 @@ class Cost:
     Attributes:
         samples: how many there were.
         drop: mean loss in points; negative where the artefact is better.
-        bound: the loss is below it with 95 % certainty.
+        spread: how far above `drop` resampled losses go with 95 % certainty; falls with the root of
+            the samples.
         worst_stratum: the part of the samples that lost most; empty where there are no parts.
         worst_drop: what it lost, in points.
     """
 
     samples: int
     drop: float
-    bound: float
+    spread: float
     worst_stratum: str
     worst_drop: float
+
+    @property
+    def bound(self) -> float:
+        """The loss in points is below it with 95 % certainty."""
+        return max(self.drop + self.spread, 100 * RULE_OF_THREE / self.samples)
 
     def samples_needed(self, budget: float) -> int | None:
         """How many samples would bring `bound` to `budget`, if they lost alike; None if none do."""
         if not (self.drop < budget):
             return None
-        width = (self.bound - self.drop) / (budget - self.drop)
+        width = self.spread / (budget - self.drop)
         return math.ceil(max(self.samples * width**2, 100 * RULE_OF_THREE / budget))
+
+    def to_dict(self) -> dict[str, float | str]:
+        """JSON-ready fields, with the bound."""
+        return {**asdict(self), "bound": self.bound}
 
     def judge(self, budget: float) -> tuple[Status, str]:
         """Whether no more than `budget` points are lost, and what to say if that is not sure."""
@@ -76,7 +86,8 @@ def accuracy_cost(
         DataError: the lengths contradict each other.
     """
     losses = 100.0 * (reference - candidate)
-    bound = max(writer_upper_bound(losses, writers), 100 * RULE_OF_THREE / len(losses))
+    drop = float(losses.mean())
     drops = {name: float(losses[members].mean()) for name, members in strata.items()}
     worst = max(drops, key=drops.__getitem__, default="")
-    return Cost(len(losses), float(losses.mean()), bound, worst, drops.get(worst, 0.0))
+    spread = writer_upper_bound(losses, writers) - drop
+    return Cost(len(losses), drop, spread, worst, drops.get(worst, 0.0))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from android_harness.protocol import Plan, measure
-from exporter.formats import Runner
+from exporter.formats import Runner, calls_of
 
 INPUTS = np.arange(3 * 2 * 64, dtype=np.float32).reshape(3, 2, 64)
 
@@ -31,11 +31,11 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
         return loader(name)
 
     names = ("a", "b", "c")
+    context = {"b": {"layout_mask": keyboard}}
     plan = Plan(loads=2, warmup=1, blocks=3, block_calls=2)
     runners, timings = measure(
         {name: (lambda name=name: opening(name)) for name in names},  # type: ignore[misc]
-        INPUTS,
-        {"b": (keyboard,)},
+        {name: calls_of(INPUTS, context.get(name, {})) for name in names},
         plan,
         lambda line: None,
     )

@@ -11,6 +11,7 @@ import pytest
 from exporter.bundle import Request, export
 from exporter.formats import onnx as onnx_format
 from exporter.manifest import FILE, load_manifest, require_unaltered
+from exporter.policy import Policy
 from exporter.targets import find_target, require_libraries
 from exporter.views import AGNOSTIC, BAKED, View, find_view
 from swipe.errors import GateError, MissingError, UsageError
@@ -31,8 +32,7 @@ def _request(checkpoint: Path, out: Path, *views: View) -> Request:
         views=views or (BAKED,),
         checkpoint=checkpoint,
         out=out,
-        quantize=True,
-        budget=5.0,
+        policy=Policy(budget=5.0),
         data="synthetic:1500",
         lexicon="wordfreq:20000",
         samples=300,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,13 +13,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from exporter.evidence import Evidence, Trial
+from exporter.evidence import Evidence, Refusal, Trial
 from exporter.formats import Format, Lowering, Runner, calls_of
-from exporter.ladder import RungRecord, climb
-from exporter.parity import Answers, Limits
+from exporter.ladder import RungRecord, Subject, climb
+from exporter.parity import Answers, Kind, Level, Limits, Population, Reading, Status
+from exporter.parity.outputs import Outputs
+from exporter.policy import Policy
 from exporter.targets import Rung, Target
-from exporter.views import BAKED, CONTRACT_KEY
-from swipe.errors import GateError, LoweringError, MissingError
+from exporter.views import CONTRACT_KEY
+from swipe.errors import GateError, LoweringError
 
 LIMITS = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=1.0)
 FEATURES = np.random.default_rng(0).random((6, 2, 64), dtype=np.float32)
@@ -71,30 +74,45 @@ class PretendTarget(Target):
         return cast(Format, self.pretend)
 
 
-def _decode(logits: NDArray[np.float32]) -> list[list[str]]:
-    return [[str(row.argmax())] for row in logits]
+def _answer(outputs: Outputs) -> Answers:
+    """Right where the first frame's best class is that of the right output."""
+    said = [str(row[0].argmax()) for row in outputs]
+    meant = [str(row[0].argmax()) for row in _right(FEATURES)]
+    right = np.array([a == b for a, b in zip(said, meant, strict=True)], dtype=float)
+    return Answers(outputs, [[word] for word in said], {"top1": right})
 
 
 def _climb(
     folder: Path,
     pretend: PretendFormat,
+    policy: Policy | None = None,
     *,
-    quantize: bool = True,
+    bounded: bool = False,
     trials: tuple[Trial, ...] = (),
+    refusals: tuple[Refusal, ...] = (),
+    executes_on: tuple[str, ...] = (),
+    interpreted: bool = False,
 ) -> list[RungRecord]:
-    rungs = tuple(Rung(n, n != "fp32", LIMITS) for n in ("int8", "half", "fp32"))
-    target = PretendTarget("pretend", ".txt", (), "x", rungs)
+    quantized = replace(LIMITS, bounded=bounded)
+    rungs = (
+        Rung("int8", True, quantized), Rung("half", True, quantized), Rung("fp32", False, LIMITS)
+    )  # fmt: skip
+    target = PretendTarget("pretend", ".txt", (), "x", rungs, "-", executes_on, interpreted)
     object.__setattr__(target, "pretend", pretend)
-    logits = _right(FEATURES)
-    truths = [words[0] for words in _decode(logits)]
-    reference = Answers(logits, _decode(logits))
-    evidence = Evidence(FEATURES, truths, reference, _decode, trials=trials)
+    evidence = Evidence(
+        calls=calls_of(FEATURES),
+        population=Population([str(i) for i in range(len(FEATURES))]),
+        reading=Reading(Kind.CTC, 26),
+        reference=_answer(list(_right(FEATURES))),
+        answer=_answer,
+        trials=trials,
+        refusals=refusals,
+    )
     job = Lowering(
         torch.nn.Identity(), calls_of(FEATURES)[0], calls_of(FEATURES), {CONTRACT_KEY: "right"}
     )
-    return climb(
-        target, BAKED, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
-    )
+    subject = Subject("baked", "model", job, evidence)
+    return climb(target, subject, folder, policy or Policy(budget=1.0), lambda line: None)
 
 
 def _pretend(**changes: object) -> PretendFormat:
@@ -118,7 +136,7 @@ def test_the_first_rung_that_holds_is_taken_and_the_baseline_kept(tmp_path: Path
 
 
 def test_no_quantize_builds_the_baseline_only(tmp_path: Path) -> None:
-    (fp32,) = _climb(tmp_path, _pretend(), quantize=False)
+    (fp32,) = _climb(tmp_path, _pretend(), Policy(quantize=False))
     assert fp32.taken
 
 
@@ -126,7 +144,7 @@ def test_no_quantize_builds_the_baseline_only(tmp_path: Path) -> None:
     ("runner", "reason"),
     [
         (_wrong(lambda y: y * np.nan), "NaN or Inf"),
-        (_wrong(lambda y: y[:, :31]), "outputs of shape"),
+        (_wrong(lambda y: y[:, :31]), "an output of shape"),
         (_wrong(lambda y: np.zeros_like(y)), "per-frame agreement"),
         (_wrong(lambda y: y[:, :, ::-1]), "per-frame agreement"),
     ],
@@ -157,7 +175,7 @@ def test_a_rung_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_contract_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="carries contract stale, expected right"):
+    with pytest.raises(GateError, match="carries contract_id 'stale', expected 'right'"):
         _climb(tmp_path, _pretend(contract="stale"))
 
 
@@ -200,8 +218,9 @@ def test_a_rung_that_fails_one_trial_is_refused(tmp_path: Path) -> None:
     ) -> NDArray[np.float32]:
         return _right(features)[:, :, ::-1] if context else _right(features)
 
-    mirrored = (np.ones((1, 1), dtype=np.float32),)
-    trial = Trial("mirrored", FEATURES, mirrored, _right(FEATURES)[:, :, ::-1])
+    mirrored = {"mirror": np.ones((1, 1), dtype=np.float32)}
+    calls = calls_of(FEATURES, mirrored)
+    trial = Trial("mirrored", calls, list(_right(FEATURES)[:, :, ::-1]))
     runners = {"int8": deaf, "half": hearing, "fp32": hearing}
     int8, half, _ = _climb(tmp_path, _pretend(runners=runners), trials=(trial,))
     assert int8.verdict.reasons == ("mirrored: per-frame agreement 0.00% is below 90.00%",)
@@ -210,11 +229,67 @@ def test_a_rung_that_fails_one_trial_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_run_here_is_unverified_never_a_pass(tmp_path: Path) -> None:
-    class Elsewhere(PretendFormat):
-        def load(self, path: Path, threads: int = 1) -> Runner:
-            raise MissingError("executes on macOS only", fix="-")
-
-    fields = _pretend()
-    int8, fp32 = _climb(tmp_path, Elsewhere(fields.runners, fields.sizes))
+    int8, fp32 = _climb(tmp_path, _pretend(), executes_on=("elsewhere",))
     assert int8.taken
-    assert {int8.verdict.status, fp32.verdict.status} == {"UNVERIFIED"}
+    assert {int8.verdict.status, fp32.verdict.status} == {Status.UNVERIFIED}
+    assert {int8.verdict.level, fp32.verdict.level} == {Level.STRUCTURAL}
+
+
+def test_what_an_interpreter_executes_passes_at_its_level_and_has_no_speed(tmp_path: Path) -> None:
+    int8, _fp32 = _climb(tmp_path, _pretend(), executes_on=("elsewhere",), interpreted=True)
+    assert (int8.verdict.status, int8.verdict.level) == (Status.PASS, Level.REFERENCE)
+    assert int8.speed is None
+    with pytest.raises(GateError, match="require-faster"):
+        _climb(
+            tmp_path,
+            _pretend(),
+            Policy(require_quantized=True, require_faster=True),
+            executes_on=("elsewhere",),
+            interpreted=True,
+        )
+
+
+def test_too_few_samples_to_tell_is_not_taken_and_says_how_many_would_tell(tmp_path: Path) -> None:
+    int8, half, fp32 = _climb(tmp_path, _pretend(), bounded=True)
+    assert {int8.verdict.status, half.verdict.status} == {Status.UNVERIFIED}
+    assert "about 300 samples would tell" in int8.verdict.reasons[0]
+    assert (fp32.taken, fp32.verdict.status) == (True, Status.PASS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.fp32.txt"]
+    assert int8.file is int8.sha256 is None
+
+
+def test_falling_back_is_a_failure_where_quantized_is_required(tmp_path: Path) -> None:
+    broken = {name: LoweringError(f"{name} broke", fix="-") for name in ("int8", "half")}
+    assert _climb(tmp_path, _pretend(broken=broken))[-1].taken
+    with pytest.raises(GateError, match="no quantized artefact passed") as caught:
+        _climb(tmp_path, _pretend(broken=broken), Policy(require_quantized=True))
+    assert "int8: int8 broke. half: half broke" in str(caught.value)
+
+
+def test_slower_than_float_is_shown_and_refused_where_faster_is_required(tmp_path: Path) -> None:
+    def slow(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(0.002)
+        return _right(features)
+
+    runners = {**_pretend().runners, "int8": slow}
+    int8, fp32 = _climb(tmp_path, _pretend(runners=runners))
+    assert int8.taken
+    assert int8.speed is not None
+    assert int8.speed.ratio > 1
+    assert fp32.speed is None
+    int8, *_ = _climb(tmp_path, _pretend(runners=runners), Policy(budget=1.0, require_faster=True))
+    assert not int8.taken
+    assert "times as long as float" in int8.verdict.reasons[0]
+
+
+def test_an_artefact_that_accepts_what_it_has_to_refuse_is_refused(tmp_path: Path) -> None:
+    def strict(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        if features.max() > 1:
+            raise LoweringError("too large", fix="-")
+        return _right(features)
+
+    runners = {"int8": _right, "half": strict, "fp32": strict}
+    refusal = Refusal("a key too far", calls_of(FEATURES + 1)[0])
+    int8, half, _ = _climb(tmp_path, _pretend(runners=runners), refusals=(refusal,))
+    assert int8.verdict.reasons == ("a key too far: accepted, and should have been refused",)
+    assert half.taken

@@ -16,11 +16,12 @@ from android_harness.protocol import Plan
 from exporter.bundle import Request, export
 from exporter.evidence import Evidence
 from exporter.formats import Lowering
-from exporter.ladder import RungRecord, climb
+from exporter.ladder import RungRecord, Subject, climb
 from exporter.manifest import FILE, load_manifest
-from exporter.parity import Answers
+from exporter.policy import Policy
 from exporter.targets import Target, find_target
 from exporter.views import AGNOSTIC, BAKED, View
+from exporter.words import Words
 from swipe.decode import BeamDecoder
 from swipe.errors import GateError, NonFiniteError
 from swipe.features import feature_batch
@@ -84,9 +85,9 @@ class NotFinite(nn.Module):
 
 
 SABOTAGE: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
-    "permuted classes": (PermutedClasses, "max |delta logit|"),
-    "swapped x and y": (SwappedAxes, "max |delta logit|"),
-    "constant output": (Constant, "max |delta logit|"),
+    "permuted classes": (PermutedClasses, "max |delta|"),
+    "swapped x and y": (SwappedAxes, "max |delta|"),
+    "constant output": (Constant, "max |delta|"),
     "NaN on some swipes": (NotFinite, "NaN or Inf"),
 }
 
@@ -99,7 +100,8 @@ def _honest(released: Path, view: View) -> tuple[Lowering, Evidence]:
     decode = BeamDecoder(lexicon).decode_words
     logits = predict(checkpoint.model(), checkpoint.contract, features)
     job = view.lowering(checkpoint, features[:1], features[:64])
-    return job, view.evidence(checkpoint, features, truths, Answers(logits, decode(logits)), decode)
+    words = Words(truths, [g.writer for g in swipes], decode)
+    return job, view.evidence(checkpoint, features, logits, words)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +125,8 @@ def _climb(
     quantize: bool,
     view: View = BAKED,
 ) -> list[RungRecord]:
-    return climb(
-        target, view, job, evidence, folder, quantize=quantize, budget=1.0, say=lambda line: None
-    )
+    subject = Subject(view.name, view.stem, job, evidence)
+    return climb(target, subject, folder, Policy(quantize, budget=1.0), lambda line: None)
 
 
 @pytest.mark.slow
@@ -212,9 +213,9 @@ class KeysIgnored(MaskIgnored):
 
 AGNOSTIC_SABOTAGE: dict[str, tuple[type[MaskIgnored], str]] = {
     "mask ignored": (MaskIgnored, "; qwerty in shuffled slots: max"),
-    "mask reversed": (MaskReversed, "refused: max |delta logit|"),
-    "blank first": (BlankFirst, "refused: max |delta logit|"),
-    "keys ignored": (KeysIgnored, "dvorak: max |delta logit|"),
+    "mask reversed": (MaskReversed, "refused: max |delta|"),
+    "blank first": (BlankFirst, "refused: max |delta|"),
+    "keys ignored": (KeysIgnored, "dvorak: max |delta|"),
 }
 
 
@@ -262,7 +263,7 @@ def test_a_sabotaged_agnostic_int8_artefact_falls_back_to_float(
 
 def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
-        (find_target("onnx"),), views or (BAKED,), checkpoint, out, quantize=True, budget=5.0,
+        (find_target("onnx"),), views or (BAKED,), checkpoint, out, policy=Policy(budget=5.0),
         data="synthetic:1500", lexicon=f"wordfreq:{WORDS}", samples=200,
     )  # fmt: skip
 
@@ -314,7 +315,7 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
     (bundle / FILE).write_text(json.dumps(manifest))
     (failed,) = bench(bundle, plan, 1, None, lambda line: None).failed
     assert failed.name == "onnx baked fp32"
-    assert "max |delta logit|" in failed.verdict.reasons[0]
+    assert "max |delta|" in failed.verdict.reasons[0]
 
 
 @pytest.mark.slow
