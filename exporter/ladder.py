@@ -11,6 +11,7 @@ told from too costly, for too few samples, is not taken either.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from exporter.parity import Level, Limits, Status, Verdict, refused, unverified
 from exporter.policy import Policy
 from exporter.speed import Speed, compare_speed
 from exporter.targets import Rung, Target
+from exporter.tuning import Budget, CalibrationError, rank_layers, revert_greedily
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 
@@ -113,6 +115,8 @@ def climb(
     records: list[RungRecord] = []
     for rung in target.rungs[:-1] if policy.quantize else ():
         record, _ = _try(target, subject, rung, folder, baseline, policy, say)
+        if record.verdict.metrics is not None and record.verdict.status is not Status.PASS:
+            record = _tuned(target, subject, rung, folder, baseline, policy, say) or record
         taken = record.verdict.status in (Status.PASS, wanted)
         records.append(replace(record, taken=True) if taken else _removed(record, folder))
         if taken:
@@ -125,6 +129,44 @@ def climb(
             fix="raise --budget or --tune-minutes, or leave out --require-quantized to ship float",
         )
     return [*records, replace(float_record, taken=fell_back)]
+
+
+def _tuned(
+    target: Target,
+    subject: Subject,
+    rung: Rung,
+    folder: Path,
+    baseline: _Baseline,
+    policy: Policy,
+    say: Say,
+) -> RungRecord | None:
+    """The rung with as few layers kept float as make it pass; None if none do in the time given."""
+    if not policy.tune_minutes:
+        return None
+    budget = Budget(policy.tune_minutes)
+    name = f"{target.name} {subject.name} {rung.name}"
+    passed: list[RungRecord] = []
+
+    def passes(kept: frozenset[str]) -> bool:
+        lowering = replace(subject.lowering, float_layers=kept)
+        record, _ = _try(
+            target, replace(subject, lowering=lowering), rung, folder, baseline, policy, say
+        )
+        if record.verdict.status is Status.PASS:
+            passed.append(record)
+        return record.verdict.status is Status.PASS
+
+    layers = target.format().layers(subject.lowering, rung.name)
+    say(f"{name}: ranking {len(layers)} layers by what keeping each one float gains")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, f"trial{target.suffix}")
+        error_of = CalibrationError(
+            target, rung.name, subject.lowering, path, lambda line: say(f"{name}: {line}")
+        )
+        ranked = rank_layers(layers, error_of, budget)
+    if revert_greedily(ranked, passes, budget) is None:
+        say(f"{name}: no choice of float layers passed in {policy.tune_minutes:g} minutes")
+    return passed[0] if passed else None
 
 
 def _try(

@@ -45,6 +45,10 @@ class PretendFormat:
     signature: dict[str, object] = field(default_factory=_signature)
     broken: dict[str, Exception] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
+    tuned: Callable[[Runner, list[str]], Runner] | None = None
+
+    def layers(self, job: Lowering, rung: str) -> tuple[str, ...]:
+        return ("first", "second", "third")
 
     def lower(self, job: Lowering, path: Path) -> None:
         self.quantize(job, path, "fp32")
@@ -53,10 +57,13 @@ class PretendFormat:
         self.built.append(rung)
         if rung in self.broken:
             raise self.broken[rung]
-        path.write_text(rung.ljust(self.sizes[rung]))
+        content = " ".join([rung, *sorted(job.float_layers)])
+        path.write_text(content.ljust(self.sizes[rung]))
 
     def load(self, path: Path, threads: int = 1) -> Runner:
-        return self.runners[path.read_text().strip()]
+        rung, *kept = path.read_text().split()
+        runner = self.runners[rung]
+        return self.tuned(runner, kept) if rung == "int8" and self.tuned else runner
 
     def inspect(self, path: Path) -> dict[str, object]:
         return self.signature
@@ -82,6 +89,13 @@ def _answer(outputs: Outputs) -> Answers:
     return Answers(outputs, [[word] for word in said], {"top1": right})
 
 
+class _Right(torch.nn.Module):
+    """`_right` as a module."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, :1, :27].repeat(1, 32, 1)
+
+
 def _climb(
     folder: Path,
     pretend: PretendFormat,
@@ -92,6 +106,7 @@ def _climb(
     refusals: tuple[Refusal, ...] = (),
     executes_on: tuple[str, ...] = (),
     interpreted: bool = False,
+    module: torch.nn.Module | None = None,
 ) -> list[RungRecord]:
     quantized = replace(LIMITS, bounded=bounded)
     rungs = (
@@ -109,7 +124,10 @@ def _climb(
         refusals=refusals,
     )
     job = Lowering(
-        torch.nn.Identity(), calls_of(FEATURES)[0], calls_of(FEATURES), {CONTRACT_KEY: "right"}
+        module or torch.nn.Identity(),
+        calls_of(FEATURES)[0],
+        calls_of(FEATURES),
+        {CONTRACT_KEY: "right"},
     )
     subject = Subject("baked", "model", job, evidence)
     return climb(target, subject, folder, policy or Policy(budget=1.0), lambda line: None)
@@ -264,6 +282,37 @@ def test_falling_back_is_a_failure_where_quantized_is_required(tmp_path: Path) -
     with pytest.raises(GateError, match="no quantized artefact passed") as caught:
         _climb(tmp_path, _pretend(broken=broken), Policy(require_quantized=True))
     assert "int8: int8 broke. half: half broke" in str(caught.value)
+
+
+def _needs(layer: str) -> Callable[[Runner, list[str]], Runner]:
+    """An int8 artefact that is right only where `layer` is float, and a little off elsewhere."""
+
+    def tuned(runner: Runner, kept: list[str]) -> Runner:
+        return runner if layer in kept else lambda features: np.roll(runner(features), 1, axis=2)
+
+    return tuned
+
+
+def test_the_layer_that_hurts_is_found_and_kept_float(tmp_path: Path) -> None:
+    module = _Right()
+    policy = Policy(budget=1.0, tune_minutes=1.0)
+    sizes = {"int8": 30, "half": 35, "fp32": 40}
+    pretend = _pretend(tuned=_needs("second"), sizes=sizes)
+    int8, fp32 = _climb(tmp_path, pretend, policy, module=module)
+    assert (int8.taken, int8.float_layers, fp32.taken) == (True, ("second",), False)
+    assert (tmp_path / "model.int8.txt").read_text().split() == ["int8", "second"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.fp32.txt", "model.int8.txt"]
+
+
+def test_without_time_to_tune_the_next_rung_is_tried(tmp_path: Path) -> None:
+    int8, half, _ = _climb(tmp_path, _pretend(tuned=_needs("second")), module=_Right())
+    assert (int8.taken, int8.float_layers, half.taken) == (False, (), True)
+
+
+def test_tuning_that_finds_nothing_falls_back(tmp_path: Path) -> None:
+    policy = Policy(budget=1.0, tune_minutes=1.0)
+    int8, half, _ = _climb(tmp_path, _pretend(tuned=_needs("none")), policy, module=_Right())
+    assert (int8.taken, int8.file, half.taken) == (False, None, True)
 
 
 def test_slower_than_float_is_shown_and_refused_where_faster_is_required(tmp_path: Path) -> None:
