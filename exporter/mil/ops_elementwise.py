@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from exporter.mil.operators import Kernel, Options, operator, plain
+from exporter.mil.operators import REAL, Kernel, Options, operator, plain
 
 Unary = Callable[[Tensor], Tensor]
 Binary = Callable[[Tensor, Tensor], Tensor]
@@ -56,8 +56,16 @@ plain("select", "cond a b", torch.where, exact=True)
 
 @operator("real_div", "x y")
 def real_div(options: Options) -> Kernel:
-    options.refuse_integers("x", "y")
-    return torch.true_divide
+    """Of integers, such as shapes, only without a remainder: MIL does not say how it rounds."""
+    if {options.dtype("x"), options.dtype("y")} <= REAL:
+        return torch.true_divide
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        if bool((torch.remainder(x, y) != 0).any()):
+            raise ValueError("integers do not divide, and how the quotient is rounded is not said")
+        return torch.floor_divide(x, y)
+
+    return kernel
 
 
 @operator("cast", "x", exact=True)

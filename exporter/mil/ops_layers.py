@@ -87,13 +87,29 @@ def conv(options: Options) -> Kernel:
 
 @operator("conv_transpose", "x weight bias?")
 def conv_transpose(options: Options) -> Kernel:
-    rank = len(_spatial(options, "weight"))
+    """What padding leaves of every place a kernel can be put; ``output_shape`` may only agree."""
+    kernel_sizes = _spatial(options, "weight")
+    rank = len(kernel_sizes)
     strides = options.integers("strides", [1] * rank)
     dilations = options.integers("dilations", [1] * rank)
     groups = options.integer("groups", 1)
     kind = options.choice("pad_type", "valid", ("valid", "custom"))
     given = options.integers("pad", [0] * 2 * rank)
     pad = given if kind == "custom" else [0] * 2 * rank
+    wanted = options.sizes("output_shape")
+    if wanted is not None:
+        # The converter states it wherever it is known, and never another one.
+        spans = [
+            (k - 1) * dilation + 1 for k, dilation in zip(kernel_sizes, dilations, strict=True)
+        ]
+        sizes = [
+            None if size is None else (size - 1) * stride + span - before - after
+            for size, stride, span, before, after in zip(
+                options.shape("x")[2:], strides, spans, pad[::2], pad[1::2], strict=True
+            )
+        ]
+        if wanted[2:] != sizes:
+            raise options.refusal(f"output_shape {wanted[2:]} where {sizes} results")
     compute = CONV_TRANSPOSE[rank]
 
     def kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -193,7 +193,7 @@ def gather(options: Options) -> Kernel:
     def kernel(x: Tensor, indices: Tensor) -> Tensor:
         along = axis % x.ndim
         picked = x.index_select(along, prepare(x.shape[along], indices).reshape(-1))
-        return picked.reshape(*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
+        return picked.reshape([*x.shape[:along], *indices.shape, *x.shape[along + 1 :]])
 
     return kernel
 
