@@ -17,6 +17,9 @@ from exporter.formats.build import quiet
 from exporter.mil import Interpreter
 
 Array = NDArray[Any]
+mb: Any = Builder
+"""As it is called wherever programs are written with it."""
+
 TYPES = {np.dtype(np.float32): types.fp32, np.dtype(np.int32): types.int32}
 SPECIFICATION = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHT_FILE = Path("Data", "com.apple.CoreML", "weights", "weight.bin")

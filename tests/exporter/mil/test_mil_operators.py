@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("coremltools")
 
-from coremltools.converters.mil.mil import Builder as mb
-from mil_programs import Array, Case, run
+from mil_programs import Array, Case, mb, run
 
 from exporter.mil import KNOWN
 
@@ -133,7 +132,6 @@ def binary() -> list[Case]:
 
 def layout() -> list[Case]:
     x = normal(2, 3, 4)
-    (t,) = tensors(x)
     whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     near = np.array([[2, 0], [1, 1]], np.int32)
     along = np.array([[[2], [0], [1]], [[3], [3], [0]]], np.int32)
@@ -400,9 +398,7 @@ CASES = [pytest.param(case, id=case.name) for cases in FAMILIES.values() for cas
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_operation_computes_what_it_is_defined_to(
-    case: Case, results: dict[str, Array]
-) -> None:
+def test_an_operation_computes_what_it_is_defined_to(case: Case, results: dict[str, Array]) -> None:
     several = isinstance(case.wanted, list) and f"{case.name}_0" in results
     for index, wanted in enumerate(case.wanted if several else [case.wanted]):
         given = results[f"{case.name}_{index}" if several else case.name]
@@ -411,7 +407,10 @@ def test_an_operation_computes_what_it_is_defined_to(
 
 
 def test_every_known_operation_has_a_case() -> None:
-    built = {name.removesuffix("_epsilon") for name in (c.name for cases in FAMILIES.values() for c in cases)}
+    built = {
+        name.removesuffix("_epsilon")
+        for name in (c.name for cases in FAMILIES.values() for c in cases)
+    }
     elsewhere = {name for name in KNOWN if name.startswith("const")}
     named_otherwise = {
         "slice_by_index": "slice", "range_1d": "range", "reduce_sum": "reduce_all",
