@@ -96,16 +96,17 @@ def test_a_weight_that_is_nan_comes_out_as_nan(tmp_path: Path) -> None:
     assert module.bias is not None
     with torch.no_grad():
         module.bias[1] = torch.nan
-    model = coremltools.convert(
-        torch.export.export(module, (torch.zeros(1, 2, 8),)).run_decompositions({}),
-        convert_to="mlprogram",
-        minimum_deployment_target=coremltools.target.iOS17,
-        compute_precision=coremltools.precision.FLOAT32,
-        inputs=[coremltools.TensorType("x", shape=(1, 2, 8), dtype=np.float32)],
-        outputs=[coremltools.TensorType("y", dtype=np.float32)],
-        skip_model_load=True,
-    )
-    model.save(str(tmp_path / "nan.mlpackage"))
+    with quiet():
+        model = coremltools.convert(
+            torch.export.export(module, (torch.zeros(1, 2, 8),)).run_decompositions({}),
+            convert_to="mlprogram",
+            minimum_deployment_target=coremltools.target.iOS17,
+            compute_precision=coremltools.precision.FLOAT32,
+            inputs=[coremltools.TensorType("x", shape=(1, 2, 8), dtype=np.float32)],
+            outputs=[coremltools.TensorType("y", dtype=np.float32)],
+            skip_model_load=True,
+        )
+        model.save(str(tmp_path / "nan.mlpackage"))
     inputs = {"x": np.ones((1, 2, 8), dtype=np.float32)}
     outputs = Interpreter.open(tmp_path / "nan.mlpackage").run(inputs)["y"]
     assert np.isnan(outputs[:, 1]).all()
