@@ -102,16 +102,20 @@ def load_reference(path: Path) -> Runner:
     from exporter.mil import Interpreter
 
     interpreter = Interpreter.open(path)
-    sources, target = [feature.name for feature in interpreter.inputs], interpreter.outputs[0].name
+    features, target = interpreter.inputs, interpreter.outputs[0].name
 
-    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        if len(inputs) != len(sources):
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        if len(inputs) != len(features):
             raise LoweringError(
-                f"{path.name} takes {', '.join(sources)} and got {len(inputs)} inputs",
-                fix="pass every input, in that order",
+                f"{path.name} takes {len(features)} inputs and got {len(inputs)}",
+                fix=f"pass {', '.join(feature.name for feature in features)}, in that order",
             )
-        outputs = interpreter.run(dict(zip(sources, inputs, strict=True)))
-        return np.asarray(outputs[target], dtype=np.float32)
+        given = {
+            # Core ML has no int64; lengths are int32 there.
+            feature.name: value.astype(np.int32) if value.dtype == np.int64 else value
+            for feature, value in zip(features, inputs, strict=True)
+        }
+        return np.asarray(interpreter.run(given)[target], dtype=np.float32)
 
     return run
 

@@ -149,7 +149,7 @@ def test_core_ml_agrees_with_the_reference_interpreter(
 @pytest.mark.slow
 def test_the_reference_refuses_a_wrong_number_of_inputs(packages: dict[str, Path]) -> None:
     run = coreml_format.load_reference(packages["fp32"])
-    with pytest.raises(LoweringError, match="takes features and got 2 inputs"):
+    with pytest.raises(LoweringError, match="takes 1 inputs and got 2"):
         run(INPUTS[:1], INPUTS[:1])
 
 
