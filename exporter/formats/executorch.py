@@ -21,9 +21,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
+from exporter.formats import Axis, Lowering, Runner
 from exporter.formats.axes import (
-    Axis,
     Signature,
     axes_of,
     declaration,

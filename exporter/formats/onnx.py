@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
-from exporter.formats.axes import Axis, Shape, declaration, declared, extreme_calls, read
+from exporter.formats import Axis, Lowering, Runner
+from exporter.formats.axes import Shape, declaration, declared, extreme_calls, read
 from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
 from exporter.formats.onnx_quantization import (
     EXTRA,

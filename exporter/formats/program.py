@@ -96,7 +96,7 @@ def require_dynamic(program: ExportedProgram, job: Lowering, where: str) -> None
 
 def signatures(program: ExportedProgram, job: Lowering) -> tuple[Signature, Signature]:
     """Shapes of the program's inputs and of its output, by the job's names for them."""
-    (output,) = program.graph.output_node().args[0]  # type: ignore[misc, union-attr]
+    (output,) = program.graph.output_node().args[0]
     shapes = _input_shapes(program, job)
     names = {
         shapes[name][dimension].node.expr: axis
@@ -110,7 +110,7 @@ def signatures(program: ExportedProgram, job: Lowering) -> tuple[Signature, Sign
 
 def _input_shapes(program: ExportedProgram, job: Lowering) -> dict[str, Any]:
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = [placeholders[name] for name in program.graph_signature.user_inputs]  # type: ignore[index]
+    inputs = [placeholders[name] for name in program.graph_signature.user_inputs]
     return {name: node.meta["val"].shape for name, node in zip(job.example, inputs, strict=True)}
 
 
