@@ -111,7 +111,12 @@ TARGETS: Final = (
         suffix=".onnx",
         libraries=("onnx", "onnxscript", "onnxruntime"),
         extra="onnx",
-        rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+        rungs=(
+            Rung("int8", True, _INT8),
+            Rung("int8-weights", True, _INT8),
+            Rung("fp16-weights", True, _HALF),
+            Rung("fp32", False, _FLOAT),
+        ),
         module="exporter.formats.onnx",
     ),
     Target(
@@ -119,7 +124,11 @@ TARGETS: Final = (
         suffix=".pte",
         libraries=("executorch", "torchao"),
         extra="executorch",
-        rungs=(Rung("int8", True, _INT8), Rung("fp32", False, _FLOAT)),
+        rungs=(
+            Rung("int8", True, _INT8),
+            Rung("int8-dynamic", True, _INT8),
+            Rung("fp32", False, _FLOAT),
+        ),
         module="exporter.formats.executorch",
     ),
     Target(

@@ -1,4 +1,4 @@
-"""The vocabulary every format module shares: the job it gets, the runner it gives, its five verbs.
+"""The vocabulary every format module shares: the job it gets, the runner it gives, its verbs.
 
 A format module (`onnx`, `executorch`, `coreml`) is the only place that imports its heavy library,
 and does so inside functions: importing `exporter.formats` and its modules costs nothing. Each
@@ -55,8 +55,8 @@ class Lowering:
         float_inputs: inputs that a host sets once and not for each call, such as the keyboard:
             whatever they reach computes in float32 on every rung.
         dynamic: the axes that vary, by input name and dimension.
-        float_layers: layers that stay float on quantized rungs, by the names that the format's
-            `Format.layers` gives them.
+        float_layers: layers that stay float on quantized rungs, by their names in
+            `Format.layers`.
     """
 
     module: torch.nn.Module
@@ -85,13 +85,15 @@ class Format(Protocol):
 
     @property
     def RUNGS(self) -> tuple[str, ...]:  # noqa: N802 - a module constant, hence upper case
-        """The rungs `quantize` can build, smallest artefact first."""
+        """The rungs `quantize` can build, best first."""
 
     def lower(self, job: Lowering, path: Path) -> None:
         """Write the float32 artefact to `path`.
 
         Raises:
-            LoweringError: the module cannot be expressed in this format.
+            UsageError: `Lowering.dynamic` does not fit the example.
+            LoweringError: the module cannot be expressed in this format, or not with its dynamic
+                axes; these are named.
             MissingError: the format's library is not installed.
         """
 
@@ -99,9 +101,23 @@ class Format(Protocol):
         """Write the artefact of `rung` to `path`.
 
         Raises:
-            UsageError: this format has no such rung.
+            UsageError: this format has no such rung, the model has no such layer as one in
+                `Lowering.float_layers`, or `Lowering.dynamic` does not fit the example.
             LoweringError: it cannot be built, or nothing in it was quantized.
             MissingError: the format's library is not installed.
+        """
+
+    def layers(self, job: Lowering, rung: str) -> tuple[str, ...]:
+        """The layers that `quantize` would quantize on `rung`, in model order.
+
+        A layer is a torch module, called by its path, e.g. "blocks.0.mix"; an operator that is in
+        no sub-module is called by its own name in the graph. The same job has the same names at
+        every call. `Lowering.float_layers` takes these names, and those of layers that other rungs
+        quantize; what it holds is not in the answer.
+
+        Raises:
+            UsageError, LoweringError, MissingError: as for `quantize`; a rung that would quantize
+                nothing gives an empty answer here.
         """
 
     def load(self, path: Path, threads: int = 1) -> Runner:
@@ -114,6 +130,17 @@ class Format(Protocol):
 
     def inspect(self, path: Path) -> dict[str, object]:
         """Facts read from the artefact's structure, all JSON types, without executing it.
+
+        All formats have these:
+
+        * ``inputs``, ``outputs``: shapes by name, or by position where a format has no names. A
+          size that varies is a string of its axis and bounds, e.g. ``[1, 35, "T:4..200"]``; for an
+          output it may be an expression, e.g. ``"T//2:2..100"``. The artefact's metadata declares
+          them, and `inspect` refuses a file whose structure says otherwise.
+        * ``quantized``, ``quantized_layers``, ``float_layers``: whether a layer has int8 weights,
+          how many have, and how many have not.
+        * ``weights``: how many constant numbers are stored, by type, e.g. ``{"int8": 9216}``.
+        * ``size_bytes``.
 
         Raises:
             LoweringError: the artefact is damaged or fails a structural check.

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.formats import Axis, Inputs, Lowering
+from exporter.formats import Inputs, Lowering
+from exporter.formats.axes import spell
 from swipe.errors import LoweringError, MissingError, UsageError
 
 
@@ -157,15 +158,11 @@ def signature(call: Inputs, job: Lowering) -> dict[str, list[int | str]]:
     """Shapes of a call by input; a dynamic dimension is its axis, e.g. ``"T:4..200"``."""
     return {
         name: [
-            _axis(job.dynamic[name][i]) if i in job.dynamic.get(name, ()) else size
+            spell(job.dynamic[name][i]) if i in job.dynamic.get(name, ()) else size
             for i, size in enumerate(value.shape)
         ]
         for name, value in call.items()
     }
-
-
-def _axis(axis: Axis) -> str:
-    return f"{axis.name}:{axis.least}..{axis.most}"
 
 
 def first_line(error: Exception) -> str:

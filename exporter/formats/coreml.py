@@ -21,20 +21,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
-from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
+from exporter.formats import Axis, Lowering, Runner
+from exporter.formats.axes import Shape, declaration, declared, read
+from exporter.formats.build import known_rung, library, quiet, staged, unusable
+from exporter.formats.coreml_conversion import (
+    EXTRA,
+    Converted,
+    convert,
+    gives_float16,
+    is_layer,
+    reduced_paths,
+)
 from swipe.errors import LoweringError
 from swipe.files import size_bytes
 
-EXTRA: Final = "coreml"
 RUNGS: Final = ("int8", "fp16")
-LAYERS: Final = frozenset({"conv", "linear", "matmul"})
-FRAGILE_IN_FLOAT16: Final = frozenset({"softmax", "log", "exp"})
-"""log(softmax) of float16 is -inf for every class that is not likely."""
-
-SMALLEST_QUANTIZED_WEIGHT: Final = 512
-"""Elements. The library's 2048 skips layers of a small model; a bias is smaller than this."""
-
+STORED_TYPES: Final = ("float32", "float16", "int8", "uint8")
 FOREIGN_METADATA: Final = "com.github.apple.coremltools."
 SPECIFICATION: Final = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS: Final = Path("Data", "com.apple.CoreML", "weights")
@@ -43,18 +45,25 @@ DEBUG_FILE: Final = "executorch_debug_handle_mapping.json"
 
 def lower(job: Lowering, path: Path) -> None:
     """Write the package computing in float32; see `exporter.formats.Format.lower`."""
-    _save(_converted(job, half=False), job, path)
+    _save(convert(job, "fp32"), job, path, "fp32")
 
 
 def quantize(job: Lowering, path: Path, rung: str) -> None:
     """Write the package of `rung`; see `exporter.formats.Format.quantize`.
 
-    ``fp16`` computes in float16 from the first layer on. ``int8`` does too, and stores its weights
-    in int8 per channel; activations stay float16, as calibrating them needs macOS.
+    ``fp16`` computes in float16 from the first layer on; its `Lowering.float_layers` compute in
+    float32. ``int8`` computes like ``fp16``, and stores weights in int8 per channel; its
+    `Lowering.float_layers` keep float16 weights. Activations are never int8, as calibrating them
+    needs macOS.
     """
     known_rung(rung, RUNGS, "Core ML")
-    model = _converted(job, half=True)
-    _save(_quantized(model, job) if rung == "int8" else model, job, path, rung)
+    _save(convert(job, rung), job, path, rung)
+
+
+def layers(job: Lowering, rung: str) -> tuple[str, ...]:
+    """The layers that `rung` would quantize; see `exporter.formats.Format.layers`."""
+    known_rung(rung, RUNGS, "Core ML")
+    return reduced_paths(convert(job, rung), rung)
 
 
 def runtime() -> str:
@@ -87,9 +96,10 @@ def load_core_ml(path: Path) -> Runner:
         raise unusable(path, "cannot be loaded", error, "coreml") from error
     sources, target = [value.name for value in description.input], description.output[0].name
 
-    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        given = dict(zip(sources, map(_without_int64, inputs), strict=True))
         try:
-            outputs = model.predict(dict(zip(sources, inputs, strict=True)))
+            outputs = model.predict(given)
         except Exception as error:
             raise unusable(path, "cannot be executed", error, "coreml") from error
         return np.asarray(outputs[target], dtype=np.float32)
@@ -111,13 +121,17 @@ def load_reference(path: Path) -> Runner:
                 fix=f"pass {', '.join(feature.name for feature in features)}, in that order",
             )
         given = {
-            # Core ML has no int64; lengths are int32 there.
-            feature.name: value.astype(np.int32) if value.dtype == np.int64 else value
+            feature.name: _without_int64(value)
             for feature, value in zip(features, inputs, strict=True)
         }
         return np.asarray(interpreter.run(given)[target], dtype=np.float32)
 
     return run
+
+
+def _without_int64(value: NDArray[Any]) -> NDArray[Any]:
+    """`value` as Core ML takes it: lengths are int32 there."""
+    return value.astype(np.int32) if value.dtype == np.int64 else value
 
 
 def inspect(path: Path) -> dict[str, object]:
@@ -126,7 +140,8 @@ def inspect(path: Path) -> dict[str, object]:
     if specification.WhichOneof("Type") != "mlProgram":
         raise _malformed(path, f"its type is {specification.WhichOneof('Type')}")
     description = specification.description
-    operations = _operations(path, specification)
+    program = _operations(path, specification)
+    operations = [operation for operation in program if operation.op_type != "const"]
     operators = Counter(operation.op_type for operation in operations)
     if operators["inverse"]:
         raise _malformed(path, "it computes 1/x as 1/(x + 1e-4): write a division instead")
@@ -134,143 +149,36 @@ def inspect(path: Path) -> dict[str, object]:
     return {
         "type": "mlProgram",
         "specification_version": specification.specificationVersion,
-        "inputs": {value.name: _shape(path, value) for value in description.input},
-        "outputs": {value.name: _shape(path, value) for value in description.output},
+        "inputs": _shapes(path, description, "input"),
+        "outputs": _shapes(path, description, "output"),
         "operators": dict(sorted(operators.items())),
-        "float16_operators": sum(_gives_float16(operation) for operation in operations),
+        "float16_operators": sum(gives_float16(operation) for operation in operations),
         "quantized": int8 > 0,
         "quantized_layers": int8,
+        "float_layers": sum(is_layer(operation, "const") for operation in operations),
+        "weights": _census(program),
         "size_bytes": size_bytes(path),
     }
 
 
 def metadata(path: Path) -> dict[str, str]:
     """The package's user-defined metadata; see `exporter.formats.Format.metadata`."""
-    entries = dict(_read(path).description.metadata.userDefined)
-    ours = {k: v for k, v in sorted(entries.items()) if not k.startswith(FOREIGN_METADATA)}
+    ours = _metadata(_read(path).description)
     if not ours:
         raise _malformed(path, "it holds no metadata")
     return ours
 
 
-def _converted(job: Lowering, *, half: bool) -> Any:
-    """The job as a coremltools MLModel, computing in float16 where `half` and it is safe."""
-    import torch
-
-    coremltools = library("coremltools", EXTRA)
-    precision = (
-        coremltools.transform.FP16ComputePrecision(
-            op_selector=lambda operation: _runs_in_float16(operation, job)
-        )
-        if half
-        else coremltools.precision.FLOAT32
-    )
-    # The boundary stays float32: without dtypes a float16 model also wants float16 inputs.
-    inputs = [
-        coremltools.TensorType(name, shape=value.shape, dtype=np.float32)
-        for name, value in job.example.items()
-    ]
-    output = coremltools.TensorType(job.output_name, dtype=np.float32)
-    try:
-        with quiet(), torch.no_grad():
-            example = tuple(map(torch.from_numpy, job.example.values()))
-            exported = torch.export.export(job.module, example)
-            _refuse_masked_attention(exported)
-            return coremltools.convert(
-                exported.run_decompositions({}),
-                convert_to="mlprogram",
-                minimum_deployment_target=coremltools.target.iOS17,
-                compute_precision=precision,
-                inputs=inputs,
-                outputs=[output],
-                skip_model_load=True,
-            )
-    except LoweringError:
-        raise
-    except Exception as error:
-        # Any type: the converter raises whatever an unknown operator provokes.
-        raise LoweringError(
-            f"coremltools cannot convert the model: {first_line(error)}",
-            fix="run with --debug for the converter's own report",
-        ) from error
+def _metadata(description: Any) -> dict[str, str]:
+    entries = sorted(description.metadata.userDefined.items())
+    return {key: value for key, value in entries if not key.startswith(FOREIGN_METADATA)}
 
 
-def _refuse_masked_attention(exported: Any) -> None:
-    """Refuse what coremltools 9 converts wrongly and silently: it inverts attention masks."""
-    import torch
-
-    attention = torch.ops.aten.scaled_dot_product_attention.default
-    for node in exported.graph.nodes:
-        mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-        if node.target is attention and mask is not None:
-            raise LoweringError(
-                f"{node.name} has an attention mask, which coremltools inverts without a word",
-                fix="write it with matmul and softmax, and add a float mask of 0 and -1e4",
-            )
-
-
-def _runs_in_float16(operation: Any, job: Lowering) -> bool:
-    """Whether a MIL operation may compute in float16: from the first layer on.
-
-    What comes before builds features as differences of coordinates, where float16's 11 bits cost
-    four times the error of all layers together (max |diff| of logits 0.30 against 0.07). What
-    `float_inputs` reach stays float32.
-    """
-    if operation.op_type in FRAGILE_IN_FLOAT16:
-        return False
-    operators, names = _upstream(operation)
-    return bool(operators & LAYERS) and not names.intersection(job.float_inputs)
-
-
-def _upstream(operation: Any) -> tuple[set[str], set[str]]:
-    """Types of `operation` and of all that it depends on, and the names of what they read."""
-    operators, names = set(), set()
-    waiting, seen = [operation], set()
-    while waiting:
-        current = waiting.pop()
-        operators.add(current.op_type)
-        for value in current.inputs.values():
-            for source in value if isinstance(value, tuple | list) else [value]:
-                names.add(getattr(source, "name", ""))
-                producer = getattr(source, "op", None)
-                if producer is not None and id(producer) not in seen:
-                    seen.add(id(producer))
-                    waiting.append(producer)
-    return operators, names
-
-
-def _quantized(model: Any, job: Lowering) -> Any:
-    """`model` with int8 weights, except those of operations that `float_inputs` reach."""
-    optimize = library("coremltools.optimize.coreml", EXTRA)
-    config = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric",
-        dtype="int8",
-        granularity="per_channel",
-        weight_threshold=SMALLEST_QUANTIZED_WEIGHT,
-    )
-    try:
-        with quiet():
-            operations = model._mil_program.functions["main"].operations
-            kept = [o.name for o in operations if _upstream(o)[1].intersection(job.float_inputs)]
-            return optimize.linear_quantize_weights(
-                model,
-                optimize.OptimizationConfig(
-                    global_config=config, op_name_configs=dict.fromkeys(kept)
-                ),
-            )
-    except Exception as error:
-        # Any type: as for the converter.
-        raise LoweringError(
-            f"coremltools cannot quantize the model: {first_line(error)}",
-            fix="ship the fp16 artefact of this model",
-        ) from error
-
-
-def _save(model: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
+def _save(converted: Converted, job: Lowering, path: Path, rung: str) -> None:
     with staged(path) as new:
         with quiet():
-            model.save(str(new))
-        _normalize(new, job)
+            converted.model.save(str(new))
+        _normalize(new, declaration(job, *converted.shapes))
         facts = inspect(new)
         if rung == "int8" and not facts["quantized"]:
             raise LoweringError(
@@ -284,13 +192,13 @@ def _save(model: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
             )
 
 
-def _normalize(package: Path, job: Lowering) -> None:
-    """Give `package` our metadata, and identifiers that depend on its content only."""
+def _normalize(package: Path, metadata: dict[str, str]) -> None:
+    """Give `package` our `metadata`, and identifiers that depend on its content only."""
     (package / DEBUG_FILE).unlink(missing_ok=True)
     specification = _read(package)
     entries = specification.description.metadata.userDefined
     entries.pop(f"{FOREIGN_METADATA}conversion_date", None)
-    entries.update(job.metadata)
+    entries.update(metadata)
     # Maps have no order of their own.
     content = specification.SerializeToString(deterministic=True)
     (package / SPECIFICATION).write_bytes(content)
@@ -316,7 +224,7 @@ def _read(path: Path) -> Any:
 
 
 def _operations(path: Path, specification: Any) -> list[Any]:
-    """The program's operations without constants, once every weight is read and finite."""
+    """The program's operations and constants, once every weight is read and finite."""
     reader = library("coremltools.converters.mil.frontend.milproto.load", EXTRA)
     try:
         with quiet():
@@ -334,19 +242,50 @@ def _operations(path: Path, specification: Any) -> list[Any]:
             number = np.asarray(getattr(value, "val", None))
             if number.dtype.kind == "f" and not np.isfinite(number).all():
                 raise _malformed(path, f"{value.name} holds NaN or Inf")
-    return [operation for operation in operations if operation.op_type != "const"]
+    return operations
 
 
-def _gives_float16(operation: Any) -> bool:
-    types = library("coremltools.converters.mil.mil.types", EXTRA)
-    return any(types.builtin_to_string(value.dtype) == "fp16" for value in operation.outputs)
+def _census(operations: list[Any]) -> dict[str, int]:
+    """How many constant numbers are stored, by type; without what tells an operation what to do."""
+    counts: Counter[str] = Counter()
+    for operation in operations:
+        values = operation.outputs[0].val if operation.op_type == "const" else None
+        if isinstance(values, np.ndarray) and values.dtype in STORED_TYPES:
+            counts[str(values.dtype)] += values.size
+    return dict(sorted(counts.items()))
 
 
-def _shape(path: Path, value: Any) -> list[int]:
+def _shapes(path: Path, description: Any, kind: str) -> dict[str, Shape]:
+    """Shapes of the package's inputs or outputs; see `exporter.formats.Format.inspect`."""
+    try:
+        shapes = declared(_metadata(description), f"{kind}s")
+        return {
+            value.name: _shape(path, value, None if shapes is None else shapes[value.name], kind)
+            for value in getattr(description, kind)
+        }
+    except (LookupError, ValueError, TypeError) as error:
+        raise unusable(path, "declares no readable shapes", error, "coreml") from error
+
+
+def _shape(path: Path, value: Any, shape: Shape | None, kind: str) -> Shape:
+    """The `shape` that a value declares, once it is the one that the package has.
+
+    A package states the bounds of an input. Of an output that varies it states no shape at all.
+    """
     array = value.type.multiArrayType
-    if array.dataType != array.FLOAT32 or not array.shape:
-        raise _malformed(path, f"{value.name} is not a float32 array of static shape")
-    return [int(size) for size in array.shape]
+    types = (array.FLOAT32, array.INT32) if kind == "input" else (array.FLOAT32,)
+    if array.dataType not in types:
+        raise _malformed(path, f"{value.name} is no float32 array, nor int32 that goes in")
+    ranges = array.shapeRange.sizeRanges
+    held = [(size.lowerBound, size.upperBound) for size in ranges] or [
+        (size, size) for size in array.shape
+    ]
+    sizes = [read(size) for size in (shape or [int(size) for size in array.shape])]
+    varies = any(isinstance(size, Axis) for size in sizes)
+    wanted = [(s.least, s.most) if isinstance(s, Axis) else (s, s) for s in sizes]
+    if not sizes or (held != wanted and (kind == "input" or not varies or held)):
+        raise _malformed(path, f"{value.name} has sizes {held} where it declares {shape}")
+    return [int(size) for size in array.shape] if shape is None else shape
 
 
 def _malformed(path: Path, reason: str) -> LoweringError:

@@ -1,13 +1,16 @@
-"""ExecuTorch: a .pte whose arithmetic runs in XNNPACK, float32 or static int8.
+"""ExecuTorch: a .pte whose arithmetic runs in XNNPACK, in float32 or int8.
 
-The metadata travels as the constant method ``get_metadata``, which returns a JSON string. The
-int8 rung is PT2E with XNNPACK's own quantizer, per channel. A graph that XNNPACK refuses is only
-noticed when a method is loaded, so each artefact is executed once before it is put in place.
+The metadata travels as the constant method ``get_metadata``, which returns a JSON string. What the
+quantized rungs are is `exporter.formats.executorch_quantization`. A graph that XNNPACK refuses is
+only noticed when a method is loaded or meets another size, so each artefact is executed before it
+is put in place: on the example, and on the shortest and longest calls of a job with dynamic axes.
+Memory is planned for the upper bound of an axis; XNNPACK takes one such axis, and no larger batch.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -18,35 +21,62 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Lowering, Runner
-from exporter.formats.build import (
-    calibration_calls,
-    first_line,
-    known_rung,
-    library,
-    quiet,
-    staged,
-    unusable,
+from exporter.formats import Axis, Lowering, Runner
+from exporter.formats.axes import (
+    Signature,
+    axes_of,
+    declaration,
+    declared,
+    extreme_calls,
+    not_kept,
+    read,
 )
+from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
+from exporter.formats.executorch_quantization import EXTRA, quantized, quantized_paths
+from exporter.formats.program import exported, require_dynamic, signatures
 from swipe.errors import LoweringError
 
-EXTRA: Final = "executorch"
-RUNGS: Final = ("int8",)
+RUNGS: Final = ("int8", "int8-dynamic")
 METHOD: Final = "forward"
 METADATA_METHOD: Final = "get_metadata"
 DELEGATE: Final = "XnnpackBackend"
-FLOAT_TYPE_NAME: Final = "FLOAT"
+INPUT_TYPES: Final = ("FLOAT", "LONG")
+OUTPUT_TYPES: Final = ("FLOAT",)
+BOUNDED: Final = "DYNAMIC_BOUND"
+INT8_WEIGHT: Final = "xnn_datatype_qcint8"
+DYNAMIC_INT8: Final = "xnn_datatype_qdint8"
+STORED_TYPES: Final = {
+    "xnn_datatype_fp32": "float32",
+    "xnn_datatype_fp16": "float16",
+    INT8_WEIGHT: "int8",
+    "xnn_datatype_qint8": "int8",
+    "xnn_datatype_qcint32": "int32",
+    "xnn_datatype_qint32": "int32",
+    "FLOAT": "float32",
+    "LONG": "int64",
+    "INT": "int32",
+    "CHAR": "int8",
+    "BYTE": "uint8",
+    "BOOL": "bool",
+}
+"""The names of types in a program and in XNNPACK's graphs, in numpy's words."""
 
 
 def lower(job: Lowering, path: Path) -> None:
     """Write the float32 program; see `exporter.formats.Format.lower`."""
-    _save(_exported(job.module, job), job, path, quantized=False)
+    _save(exported(job), job, path)
 
 
 def quantize(job: Lowering, path: Path, rung: str) -> None:
-    """Write the int8 program; see `exporter.formats.Format.quantize`."""
+    """Write the program of `rung`; see `exporter.formats.Format.quantize`."""
     known_rung(rung, RUNGS, "ExecuTorch")
-    _save(_quantized(job), job, path, quantized=True)
+    _save(quantized(job, rung), job, path, rung)
+
+
+def layers(job: Lowering, rung: str) -> tuple[str, ...]:
+    """The layers that `rung` would quantize; see `exporter.formats.Format.layers`."""
+    known_rung(rung, RUNGS, "ExecuTorch")
+    return quantized_paths(job, rung)
 
 
 def load(path: Path, threads: int = 1) -> Runner:
@@ -80,7 +110,7 @@ class _Session:
     program: Any
     method: Any
 
-    def __call__(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
         import torch
 
         try:
@@ -113,162 +143,86 @@ def inspect(path: Path) -> dict[str, object]:
         # Any type: flatc's failures, JSON's, and lookups in half a graph.
         raise unusable(path, "has a delegate that cannot be read", error, "executorch") from error
     kinds = Counter(node["xnode_union_type"] for graph in graphs for node in graph["xnodes"])
-    quantized = sum(_int8_weights(graph) for graph in graphs)
+    layers = [layer for graph in graphs for layer in _layers(graph)]
+    quantized = sum(weight == INT8_WEIGHT for weight, _ in layers)
     return {
         "methods": sorted(plans),
-        "inputs": _signature(path, plan, plan.inputs),
-        "outputs": _signature(path, plan, plan.outputs),
+        "inputs": _shapes(path, plans, "inputs", INPUT_TYPES),
+        "outputs": _shapes(path, plans, "outputs", OUTPUT_TYPES),
         "delegates": dict(sorted(delegates.items())),
         "delegated_operators": dict(sorted(kinds.items())),
         "portable_operators": sorted(".".join((op.name, op.overload)) for op in plan.operators),
         "quantized": quantized > 0,
         "quantized_layers": quantized,
+        "dynamic_layers": sum(activation == DYNAMIC_INT8 for _, activation in layers),
+        "float_layers": len(layers) - quantized,
+        "weights": _census(plan, graphs),
         "size_bytes": path.stat().st_size,
     }
 
 
 def metadata(path: Path) -> dict[str, str]:
     """What the constant method returns; see `exporter.formats.Format.metadata`."""
-    for plan in _read(path).execution_plan:
-        if plan.name == METADATA_METHOD:
-            try:
-                text = plan.values[plan.outputs[0]].val.string_val
-                return {str(key): str(value) for key, value in json.loads(text).items()}
-            except (AttributeError, LookupError, ValueError) as error:
-                raise unusable(
-                    path, "has metadata that cannot be read", error, "executorch"
-                ) from error
-    raise _malformed(path, f"it holds no metadata: there is no method {METADATA_METHOD!r}")
+    return _metadata(path, {plan.name: plan for plan in _read(path).execution_plan})
 
 
-def _exported(module: Any, job: Lowering) -> Any:
-    import torch
-
+def _metadata(path: Path, plans: dict[str, Any]) -> dict[str, str]:
+    if METADATA_METHOD not in plans:
+        raise _malformed(path, f"it holds no metadata: there is no method {METADATA_METHOD!r}")
+    plan = plans[METADATA_METHOD]
     try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(module, tuple(map(torch.from_numpy, job.example.values())))
-    except Exception as error:
-        # Any type: a model can provoke all that Python code raises.
-        raise LoweringError(
-            f"torch cannot export the model: {first_line(error)}",
-            fix="run with --debug for the exporter's own report",
-        ) from error
+        text = plan.values[plan.outputs[0]].val.string_val
+        return {str(key): str(value) for key, value in json.loads(text).items()}
+    except (AttributeError, LookupError, ValueError) as error:
+        raise unusable(path, "has metadata that cannot be read", error, "executorch") from error
 
 
-def _quantized(job: Lowering) -> Any:
-    """The exported program with its inner convolutions and linears in static int8.
-
-    The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
-    ones round to nothing (greedy accuracy -9 points on How We Swipe); the last one writes the
-    logits. Both are small and stay float, as do additions: a residual stream that is rounded at
-    every block loses what the blocks add. What `float_inputs` reach stays float altogether.
-    """
-    import torch
-
-    quantizers = library("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
-    pt2e = library("torchao.quantization.pt2e.quantize_pt2e", "executorch")
-    calls = calibration_calls(job)
-    exported = _exported(job.module, job)
-    config = quantizers.get_symmetric_quantization_config(is_per_channel=True)
-    quantizer = quantizers.XNNPACKQuantizer()
-    for operator in _layer_operators():
-        quantizer.set_operator_type(operator, config)
-    quantizer.set_filter_function(lambda node: _is_inner(node, job))
-    try:
-        with quiet(), torch.no_grad():
-            observed = pt2e.prepare_pt2e(exported.module(), quantizer)
-            for call in calls:
-                observed(*map(torch.from_numpy, call.values()))
-            converted = _with_relu_kept_apart(pt2e.convert_pt2e(observed))
-    except Exception as error:
-        # Any type: observers raise bare asserts.
-        raise LoweringError(
-            f"torchao cannot quantize the model: {first_line(error)}",
-            fix="ship the float32 artefact, or run with --debug for the library's own report",
-        ) from error
-    return _exported(converted, job)
-
-
-def _layer_operators() -> tuple[Any, ...]:
-    import torch
-
-    aten = torch.ops.aten
-    return (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
-
-
-def _is_inner(node: Any, job: Lowering) -> bool:
-    """Whether `Lowering.float_inputs` do not reach `node`, and it is not an end.
-
-    Ends are the first and the last of the layers that they do not reach, where there are more than
-    two of these.
-    """
-    inputs = [other for other in node.graph.nodes if other.op == "placeholder"]
-    reached = {
-        other for name, other in zip(job.example, inputs, strict=True) if name in job.float_inputs
-    }
-    layers = []
-    for other in node.graph.nodes:
-        if reached.intersection(other.all_input_nodes):
-            reached.add(other)
-        elif other.target in _layer_operators():
-            layers.append(other)
-    ends = (layers[0], layers[-1]) if len(layers) > 2 else ()
-    return node not in reached and node not in ends
-
-
-def _with_relu_kept_apart(module: Any) -> Any:
-    """Write relu between a float layer and a quantize as clamp(min=0), which XNNPACK won't fuse.
-
-    ExecuTorch takes a conv1d whose only readers are quantize nodes for a quantized one, and relu
-    is fused into the convolution first: the file lowers without complaint and cannot be loaded
-    ("Failed to create convolution node"). Clamp is not fused and computes the same.
-    """
-    import torch
-
-    aten = torch.ops.aten
-    for node in module.graph.nodes:
-        if node.target is not torch.ops.quantized_decomposed.quantize_per_tensor.default:
-            continue
-        source = node.args[0]
-        if source.target in (aten.relu.default, aten.relu_.default) and _is_float_layer(
-            source.args[0]
-        ):
-            source.target, source.args = aten.clamp.default, (source.args[0], 0.0)
-    module.recompile()
-    return module
-
-
-def _is_float_layer(node: Any) -> bool:
-    # The weight of a quantized layer comes out of a dequantize, that of a float one is stored.
-    return node.target in _layer_operators() and node.args[1].op == "get_attr"
-
-
-def _save(exported: Any, job: Lowering, path: Path, *, quantized: bool) -> None:
+def _save(program: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
     exir = library("executorch.exir", EXTRA)
     partition = library("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
-    text = json.dumps(dict(job.metadata), sort_keys=True, ensure_ascii=False)
+    entries = declaration(job, *signatures(program, job))
+    text = json.dumps(entries, sort_keys=True, ensure_ascii=False)
     try:
         with quiet():
-            program = exir.to_edge_transform_and_lower(
-                exported,
+            edge = exir.to_edge_transform_and_lower(
+                program,
                 partitioner=[partition.XnnpackPartitioner()],
                 constant_methods={METADATA_METHOD: text},
-            ).to_executorch()
+            )
+            content = edge.to_executorch().buffer
     except Exception as error:
         # Any type: passes and partitioners raise whatever the graph provokes.
-        raise LoweringError(
-            f"ExecuTorch cannot lower the model: {first_line(error)}",
-            fix="run with --debug for the library's own report",
-        ) from error
+        raise _refused(job, "lower", error) from error
+    require_dynamic(edge.exported_program(METHOD), job, "ExecuTorch")
     with staged(path) as new:
-        new.write_bytes(program.buffer)
+        new.write_bytes(content)
         facts = inspect(new)
-        if quantized and not facts["quantized"]:
+        if (rung != "fp32" and not facts["quantized"]) or (
+            rung == "int8-dynamic" and not facts["dynamic_layers"]
+        ):
             raise LoweringError(
-                "int8 quantization changed nothing: no convolution or linear was quantized",
+                f"{rung} quantization changed nothing: no convolution or linear was quantized",
                 fix="ship the float32 artefact of this model",
             )
-        load(new)(*job.example.values())
+        run = load(new)
+        try:
+            for call in extreme_calls(job):
+                run(*call.values())
+        except LoweringError as error:
+            raise _refused(job, "execute", error) from error
+
+
+def _refused(job: Lowering, what: str, error: Exception) -> LoweringError:
+    """The error for a model that ExecuTorch cannot `what`; dynamic axes are the usual reason."""
+    if job.dynamic:
+        reason = f"it cannot {what} the model: {first_line(error)}"
+        return not_kept(list(axes_of(job)), "ExecuTorch", reason)
+    if isinstance(error, LoweringError):
+        return error
+    return LoweringError(
+        f"ExecuTorch cannot {what} the model: {first_line(error)}",
+        fix="run with --debug for the library's own report",
+    )
 
 
 def _read(path: Path) -> Any:
@@ -299,21 +253,65 @@ def _xnnpack_graph(payload: bytes) -> dict[str, Any]:
     return graph
 
 
-def _int8_weights(graph: dict[str, Any]) -> int:
-    """Number of per-channel int8 tensors: the weights of quantized layers."""
+def _tensors(graph: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tensors of a delegate's graph, by their number."""
     values = [value["xvalue_union"] for value in graph["xvalues"]]
-    tensors = [value.get("tensor_value", value) for value in values]
-    return sum(tensor["datatype"] == "xnn_datatype_qcint8" for tensor in tensors)
+    return [value.get("tensor_value", value) for value in values]
 
 
-def _signature(path: Path, plan: Any, indices: list[int]) -> dict[str, list[int]]:
-    shapes = {}
+def _layers(graph: dict[str, Any]) -> list[tuple[str, str]]:
+    """Types of the weight and of the input of each layer of a delegate's graph."""
+    types = {tensor["id_out"]: tensor["datatype"] for tensor in _tensors(graph)}
+    nodes = [node["xnode_union"] for node in graph["xnodes"]]
+    return [
+        (types[node["filter_id"]], types[node["input1_id"]])
+        for node in nodes
+        if "filter_id" in node
+    ]
+
+
+def _census(plan: Any, graphs: list[dict[str, Any]]) -> dict[str, int]:
+    """How many constant numbers are stored, in XNNPACK's graphs and beside them, by type."""
+    counts: Counter[str] = Counter()
+    for graph in graphs:
+        for tensor in _tensors(graph):
+            if tensor["constant_buffer_idx"]:
+                counts[STORED_TYPES[tensor["datatype"]]] += math.prod(tensor["dims"])
+    for value in plan.values:
+        if getattr(value.val, "data_buffer_idx", 0):
+            counts[STORED_TYPES[value.val.scalar_type.name]] += math.prod(value.val.sizes)
+    return dict(sorted(counts.items()))
+
+
+def _shapes(path: Path, plans: dict[str, Any], kind: str, types: tuple[str, ...]) -> Signature:
+    """Shapes of the method's inputs or outputs by position; see `exporter.formats.Format.inspect`.
+
+    A tensor that varies has its upper bound's size in the file, and is marked as bounded.
+    """
+    plan = plans[METHOD]
+    indices = plan.inputs if kind == "inputs" else plan.outputs
+    try:
+        shapes = declared(_metadata(path, plans), kind)
+    except (LookupError, ValueError, TypeError) as error:
+        raise unusable(path, "declares no readable shapes", error, "executorch") from error
+    found: Signature = {}
     for position, index in enumerate(indices):
         tensor = plan.values[index].val
-        if getattr(getattr(tensor, "scalar_type", None), "name", None) != FLOAT_TYPE_NAME:
-            raise _malformed(path, f"{METHOD} takes or gives something that is no float32 tensor")
-        shapes[str(position)] = [int(size) for size in tensor.sizes]
-    return shapes
+        if getattr(getattr(tensor, "scalar_type", None), "name", None) not in types:
+            raise _malformed(path, f"one of its {kind} is not a tensor of {' or '.join(types)}")
+        held = [int(size) for size in tensor.sizes]
+        shape = held if shapes is None else list(shapes.values())[position]
+        sizes = [read(size) for size in shape]
+        varies = any(isinstance(size, Axis) for size in sizes)
+        bounds = [size.most if isinstance(size, Axis) else size for size in sizes]
+        if bounds != held or varies != (tensor.shape_dynamism.name == BOUNDED):
+            raise _malformed(
+                path,
+                f"the {kind[:-1]} {position} declares {shape}, and is "
+                f"{tensor.shape_dynamism.name} with at most {held}",
+            )
+        found[str(position)] = list(shape)
+    return found
 
 
 def _malformed(path: Path, reason: str) -> LoweringError:

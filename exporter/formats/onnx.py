@@ -1,14 +1,13 @@
-"""ONNX: opset 14, IR 7, static shapes, one self-contained file.
+"""ONNX: opset 14, IR 7, one self-contained file, symbolic dimensions only where a job asks.
 
 torch's supported exporter writes opset 18, `exporter.formats.opset14` brings it down. The file is
 scrubbed of everything that describes the machine that built it, so two builds of one model are
-the same bytes. The int8 rung is static QDQ.
+the same bytes. What the quantized rungs are is `exporter.formats.onnx_quantization`.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -16,48 +15,63 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Inputs, Lowering, Runner
-from exporter.formats.build import (
-    calibration_calls,
-    first_line,
-    known_rung,
-    library,
-    quiet,
-    staged,
-    unusable,
+from exporter.formats import Axis, Lowering, Runner
+from exporter.formats.axes import Shape, declaration, declared, extreme_calls, read
+from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
+from exporter.formats.onnx_quantization import (
+    EXTRA,
+    Exported,
+    all_paths,
+    int8_layers,
+    onnxruntime,
+    origins_of,
+    quantized,
+    quantized_paths,
 )
 from exporter.formats.opset14 import SOURCE_OPSET, TARGET_IR, TARGET_OPSET, to_opset14
+from exporter.formats.program import (
+    arguments,
+    exported,
+    remembered,
+    require_known,
+    signatures,
+)
 from swipe.errors import LoweringError
 
-EXTRA: Final = "onnx"
-RUNGS: Final = ("int8",)
-QUANTIZED_OPERATORS: Final = ("Conv", "MatMul", "Gemm")
-PERCENTILE: Final = 99.999
+RUNGS: Final = ("int8", "int8-weights", "fp16-weights")
 PRODUCER: Final = "swipe-export"
 
 
 def lower(job: Lowering, path: Path) -> None:
     """Write the float32 model; see `exporter.formats.Format.lower`."""
-    _save(_exported(job), job, path)
+    source = _exported(job)
+    _save(source.model(), source, job, path)
 
 
 def quantize(job: Lowering, path: Path, rung: str) -> None:
-    """Write the int8 model; see `exporter.formats.Format.quantize`.
+    """Write the model of `rung`; see `exporter.formats.Format.quantize`.
 
-    Weights are signed and per channel, activations unsigned and per tensor: the combination that
-    onnxruntime has fast kernels for on every CPU.
+    ``int8`` computes in int8: weights are signed and per channel, activations unsigned and per
+    tensor, the combination that onnxruntime has fast kernels for on every CPU. ``int8-weights`` and
+    ``fp16-weights`` store weights small and compute in float32.
     """
     known_rung(rung, RUNGS, "ONNX")
-    model = _quantized(_exported(job), job)
-    quantized, _ = _layers(model)
-    if quantized == 0:
-        raise _unchanged()
-    _save(model, job, path)
+    source = _exported(job)
+    require_known(job, all_paths(source, job))
+    _save(quantized(source, job, rung), source, job, path)
+
+
+def layers(job: Lowering, rung: str) -> tuple[str, ...]:
+    """The layers that `rung` would quantize; see `exporter.formats.Format.layers`."""
+    known_rung(rung, RUNGS, "ONNX")
+    source = _exported(job)
+    require_known(job, all_paths(source, job))
+    return quantized_paths(source, job, rung)
 
 
 def load(path: Path, threads: int = 1) -> Runner:
     """Open `path` in onnxruntime on the CPU; see `exporter.formats.Format.load`."""
-    ort = _onnxruntime()
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -71,7 +85,7 @@ def load(path: Path, threads: int = 1) -> Runner:
         raise unusable(path, "cannot be loaded", error, "onnx") from error
     names = [value.name for value in session.get_inputs()]
 
-    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
         try:
             (output,) = session.run(None, dict(zip(names, inputs, strict=True)))
         except Exception as error:
@@ -86,24 +100,29 @@ def inspect(path: Path) -> dict[str, object]:
     model = _read(path)
     _check(model)
     graph = model.graph
-    quantized, floating = _layers(model)
+    in_int8, with_int8_weights, floating = int8_layers(model)
+    entries = _metadata(model)
     return {
         "opset": TARGET_OPSET,
         "ir_version": model.ir_version,
         "producer": model.producer_name,
-        "inputs": {value.name: _shape(value) for value in graph.input},
-        "outputs": {value.name: _shape(value) for value in graph.output},
+        "inputs": {value.name: _declared_shape(value, entries, "inputs") for value in graph.input},
+        "outputs": {
+            value.name: _declared_shape(value, entries, "outputs") for value in graph.output
+        },
         "operators": dict(sorted(Counter(node.op_type for node in graph.node).items())),
-        "quantized": quantized > 0,
-        "quantized_layers": quantized,
+        "quantized": in_int8 + with_int8_weights > 0,
+        "quantized_layers": in_int8 + with_int8_weights,
+        "quantized_activations": in_int8,
         "float_layers": floating,
+        "weights": _census(graph),
         "size_bytes": path.stat().st_size,
     }
 
 
 def metadata(path: Path) -> dict[str, str]:
     """The model's metadata_props; see `exporter.formats.Format.metadata`."""
-    entries = {entry.key: entry.value for entry in _read(path).metadata_props}
+    entries = _metadata(_read(path))
     if not entries:
         raise LoweringError(
             f"{path.name} holds no metadata", fix="export the model again with swipe-export onnx"
@@ -111,18 +130,26 @@ def metadata(path: Path) -> dict[str, str]:
     return entries
 
 
-def _exported(job: Lowering) -> Any:
-    """The job as an opset 14 ModelProto that passes every check."""
+def _metadata(model: Any) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _exported(job: Lowering) -> Exported:
+    """The job as an opset 14 model that passes every check, made once for each model."""
+    return remembered(job, "onnx", lambda: _export(job))
+
+
+def _export(job: Lowering) -> Exported:
     import torch
 
     library("onnx", EXTRA)
     library("onnxscript", EXTRA)
-    example = tuple(torch.from_numpy(value) for value in job.example.values())
+    program = exported(job)
+    shapes = signatures(program, job)
     try:
         with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                job.module,
-                example,
+            converted = torch.onnx.export(
+                program,
                 dynamo=True,
                 opset_version=SOURCE_OPSET,
                 external_data=False,
@@ -130,7 +157,8 @@ def _exported(job: Lowering) -> Any:
                 output_names=[job.output_name],
                 verbose=False,
             )
-            model = to_opset14(program.model_proto)  # type: ignore[union-attr]
+            source: Any = converted.model_proto  # type: ignore[union-attr]
+            model, origins = to_opset14(source), origins_of(source.graph)
     except LoweringError:
         raise
     except Exception as error:
@@ -138,100 +166,23 @@ def _exported(job: Lowering) -> Any:
             f"torch cannot export the model to ONNX: {first_line(error)}",
             fix="run with --debug for the exporter's own report",
         ) from error
-    return _scrubbed(model)
+    _name_dimensions(model.graph, job)
+    content = _scrubbed(model).SerializeToString(deterministic=True)
+    return Exported(content, origins, shapes)
 
 
-def _quantized(model: Any, job: Lowering) -> Any:
-    """`model` with its inner layers in static QDQ int8.
-
-    The first layer reads raw kinematics, whose rare fast strokes stretch an int8 range until slow
-    ones round to nothing (greedy accuracy -12 points on How We Swipe); the last one writes the
-    logits. Both are small and stay float. A percentile, as MinMax gives the range to the wildest
-    calibration swipe. What `float_inputs` reach is no layer here, and stays float altogether.
-    """
-    quantization = _onnxruntime(".quantization")
-    preprocess = _onnxruntime(".quantization.shape_inference")
-    onnx = library("onnx", EXTRA)
-    reader = _Reader(job)
-
-    try:
-        with quiet(), tempfile.TemporaryDirectory() as folder:
-            full, folded, small = (Path(folder, f"{n}.onnx") for n in ("full", "folded", "small"))
-            # By path: both calls empty the weights of a ModelProto given to them.
-            onnx.save(model, full)
-            # Folds what torch left (BatchNorm, MatMul + Add), so that it is quantized as one.
-            preprocess.quant_pre_process(full, folded, skip_symbolic_shape=True)
-            names, kept = _layer_names(onnx.load(folded), job)
-            if not names:
-                raise _unchanged()
-            quantization.quantize_static(
-                folded,
-                small,
-                reader,
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED_OPERATORS),
-                nodes_to_exclude=kept + ([names[0], names[-1]] if len(names) > 2 else []),
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                calibrate_method=quantization.CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": PERCENTILE, "MatMulConstBOnly": True},
-            )
-            return _scrubbed(onnx.load(small))
-    except LoweringError:
-        raise
-    except Exception as error:
-        # Any type: bare asserts are among what it raises.
-        raise LoweringError(
-            f"onnxruntime cannot quantize the model: {first_line(error)}",
-            fix="ship the float32 artefact, or run with --debug for the library's own report",
-        ) from error
-
-
-class _Reader:
-    """What onnxruntime calls a CalibrationDataReader: one input at a time, then None."""
-
-    def __init__(self, job: Lowering) -> None:
-        self._calls = iter(calibration_calls(job))
-
-    def get_next(self) -> Inputs | None:
-        return next(self._calls, None)
-
-
-def _layer_names(model: Any, job: Lowering) -> tuple[list[str], list[str]]:
-    """Names of the layers `float_inputs` do not reach, and of all nodes that it does."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    reached = set(job.float_inputs)
-    layers, kept = [], []
-    for node in model.graph.node:
-        if reached.intersection(node.input):
-            reached.update(node.output)
-            kept.append(node.name)
-        elif _is_layer(node, weights):
-            layers.append(node.name)
-    return layers, kept
-
-
-def _is_layer(node: Any, weights: set[str]) -> bool:
-    return node.op_type in QUANTIZED_OPERATORS and node.input[1] in weights
-
-
-def _layers(model: Any) -> tuple[int, int]:
-    """How many layers with constant weights compute in (int8, float)."""
-    tensors = {tensor.name for tensor in model.graph.initializer}
-    dequantized = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
+def _name_dimensions(graph: Any, job: Lowering) -> None:
+    """Call symbolic dimensions by the names of their axes, where torch counts symbols."""
+    symbols = {
+        value.type.tensor_type.shape.dim[dimension].dim_param: axis.name
+        for value in graph.input
+        for dimension, axis in job.dynamic.get(value.name, {}).items()
     }
-    weights = {output for output, source in dequantized.items() if source in tensors}
-    quantized = [
-        node
-        for node in model.graph.node
-        if _is_layer(node, weights) and node.input[0] in dequantized
-    ]
-    total = sum(_is_layer(node, tensors | weights) for node in model.graph.node)
-    return len(quantized), total - len(quantized)
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            for symbol, name in symbols.items():
+                if dim.dim_param:
+                    dim.dim_param = re.sub(rf"\b{symbol}\b", name, dim.dim_param)
 
 
 def _scrubbed(model: Any) -> Any:
@@ -268,10 +219,15 @@ def _check(model: Any) -> None:
         raise _malformed(f"it imports opsets {imports} with IR version {model.ir_version}")
     if not graph.input or len(graph.output) != 1:
         raise _malformed(f"it has {len(graph.input)} inputs and {len(graph.output)} outputs")
-    for value in (*graph.input, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.elem_type != onnx.TensorProto.FLOAT or 0 in _shape(value):
-            raise _malformed(f"{value.name} is not a float32 tensor of static shape")
+    floating, integer = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    for kind, values, types in (
+        ("inputs", graph.input, (floating, integer)),
+        ("outputs", graph.output, (floating,)),
+    ):
+        for value in values:
+            if value.type.tensor_type.elem_type not in types:
+                raise _malformed(f"{value.name} is not a float32 tensor, nor int64 that goes in")
+            _declared_shape(value, _metadata(model), kind)
     if any(part.doc_string or part.metadata_props for part in _parts(graph)):
         raise _malformed("notes of the exporter are left in it")
     for tensor in _tensors(graph):
@@ -292,23 +248,59 @@ def _tensors(graph: Any) -> list[Any]:
     return [*graph.initializer, *constants]
 
 
-def _shape(value: Any) -> list[int]:
-    """Static dimensions of a graph input or output, 0 where one is not static."""
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+def _declared_shape(value: Any, entries: dict[str, str], kind: str) -> Shape:
+    """Shape of a graph input or output; see `exporter.formats.Format.inspect`.
+
+    Raises:
+        LoweringError: a dimension is neither static nor what the metadata declares.
+    """
+    held = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    try:
+        shapes = declared(entries, kind)
+        shape = held if shapes is None else shapes[value.name]
+        sizes = [read(size) for size in shape]
+    except (LookupError, ValueError, TypeError) as error:
+        raise _malformed(f"the shape {held} of {value.name} is not declared: {error}") from error
+    wanted = [size.name if isinstance(size, Axis) else size for size in sizes]
+    if held != wanted or 0 in held:
+        raise _malformed(f"{value.name} has the shape {held} where it declares {shape}")
+    return shape
 
 
-def _save(model: Any, job: Lowering, path: Path) -> None:
-    for key, value in sorted(job.metadata.items()):
+def _census(graph: Any) -> dict[str, int]:
+    """How many numbers are stored, by their type."""
+    counts: Counter[str] = Counter()
+    to_array = library("onnx", EXTRA).numpy_helper.to_array
+    for tensor in _tensors(graph):
+        values = to_array(tensor)
+        counts[str(values.dtype)] += values.size
+    return dict(sorted(counts.items()))
+
+
+def _save(model: Any, source: Exported, job: Lowering, path: Path) -> None:
+    _scrubbed(model)
+    for key, value in sorted(declaration(job, *source.shapes).items()):
         model.metadata_props.add(key=key, value=value)
     _check(model)
     with staged(path) as new:
         new.write_bytes(model.SerializeToString(deterministic=True))
+        if job.dynamic:
+            _execute_at_extremes(new, job)
 
 
-def _onnxruntime(module: str = "") -> Any:
-    # Read once, when the library is loaded.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return library(f"onnxruntime{module}", EXTRA)
+def _execute_at_extremes(path: Path, job: Lowering) -> None:
+    """Refuse an artefact that does not give the module's shapes at every size in the job.
+
+    A size that the exporter baked into the graph shows nowhere else.
+    """
+    import torch
+
+    run = load(path)
+    for call in extreme_calls(job):
+        with torch.no_grad():
+            wanted = tuple(job.module(*arguments(call)).shape)
+        if (found := run(*call.values()).shape) != wanted:
+            raise _malformed(f"it gives the shape {found} where the module gives {wanted}")
 
 
 def _read(path: Path) -> Any:
@@ -318,13 +310,6 @@ def _read(path: Path) -> Any:
     except Exception as error:
         # Any type: protobuf's differ between its implementations.
         raise unusable(path, "cannot be read", error, "onnx") from error
-
-
-def _unchanged() -> LoweringError:
-    return LoweringError(
-        f"int8 quantization changed nothing: no {'/'.join(QUANTIZED_OPERATORS)} was quantized",
-        fix="ship the float32 artefact of this model",
-    )
 
 
 def _malformed(reason: str) -> LoweringError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.formats.build import first_line, library, quiet
-from exporter.formats.onnx import EXTRA
+from exporter.formats.onnx_quantization import EXTRA
 from swipe.errors import LoweringError
 from train.inspection.losses import losses
 from train.inspection.verdict import Inspection, judge
