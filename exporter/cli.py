@@ -83,6 +83,14 @@ PresetOption = Annotated[
 SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache", help="Reuse results of earlier exports, see swipe-export cache."
+    ),
+]
+
+
 def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     """Add the subcommand `name`; all four differ in nothing but the formats they build."""
 
@@ -99,8 +107,10 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         lexicon: LexiconOption = "wordfreq",
         samples: SamplesOption = 2000,
         preset: PresetOption = None,
+        cache: CacheOption = True,
     ) -> None:
         from exporter.bundle import Request, export
+        from exporter.cache import default_folder
         from exporter.targets import find_target
         from exporter.views import VIEWS, find_view
         from train.released import default_checkpoint
@@ -118,6 +128,7 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
             lexicon,
             samples,
             preset,
+            default_folder() if cache else None,
         )
         manifest = export(request, console.print)
         raise typer.Exit(_conclude(manifest, out))
