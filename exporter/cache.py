@@ -1,11 +1,11 @@
 """Results that need not be worked out twice: a folder of entries, found by what shaped them.
 
-An entry is a folder ``<key>/`` with ``entry.json`` (a payload, the hash of each file, and a checksum
+An entry is a folder ``<key>/`` with ``entry.json`` (a payload, the hash of each file, a checksum
 over both) and the files. It appears in one rename and is proven whenever it is used: the copy that
 a caller gets is hashed, and an entry that does not fit its hashes is deleted and counts as absent.
 So a cache may be shared by exports that run at once, cut off, or cleared at any time.
 
-What shapes an outcome is `exporter.fingerprint`'s; what is kept of an export is `exporter.memory`'s.
+What shapes an outcome is `exporter.fingerprint`'s; what is kept of one is `exporter.memory`'s.
 What it leaves out: protection against somebody who forges entries on purpose. Whoever can write the
 user's cache folder can write the bundle as well.
 """
@@ -54,6 +54,24 @@ def _checksum(key: str, payload: Any, files: Mapping[str, str]) -> str:
     return hashlib.sha256(_canonical([key, payload, files])).hexdigest()
 
 
+def _read(entry: Path) -> tuple[Any, dict[str, str]]:
+    """Payload and file hashes of an entry, proven.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    record = json.loads((entry / ENTRY).read_bytes())
+    try:
+        payload, files = record["payload"], dict(record["files"])
+        sound = record["sha256"] == _checksum(entry.name, payload, files)
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{ENTRY} was altered")
+    return payload, files
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """How much a cache holds.
@@ -92,27 +110,24 @@ class Cache:
         """
         entry = self._root / key
         try:
-            record = json.loads((entry / ENTRY).read_bytes())
+            found = _read(entry)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            return self._damaged(entry, f"{ENTRY} cannot be read: {error}")
-        try:
-            payload, files = record["payload"], dict(record["files"])
-            sound = record["sha256"] == _checksum(key, payload, files)
-        except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
-            return self._damaged(entry, f"{ENTRY} was altered")
+            self._drop(entry, str(error))
+            return None
+        payload, files = found
         with tempfile.TemporaryDirectory(prefix=".recall-", dir=into) as scratch:
             for name, sha256 in files.items():
                 copied = Path(scratch, name)
                 try:
                     copy(entry / name, copied)
                 except OSError as error:
-                    return self._damaged(entry, f"{name} cannot be read: {error}")
+                    self._drop(entry, f"{name} cannot be read: {error}")
+                    return None
                 if sha256_file(copied) != sha256:
-                    return self._damaged(entry, f"{name} was altered")
+                    self._drop(entry, f"{name} was altered")
+                    return None
             for name in files:
                 remove(into / name)
                 Path(scratch, name).rename(into / name)
@@ -121,7 +136,7 @@ class Cache:
             os.utime(entry)
         return payload
 
-    def _damaged(self, entry: Path, why: str) -> None:
+    def _drop(self, entry: Path, why: str) -> None:
         self.say(f"cache: a damaged entry is dropped and rebuilt ({why})")
         shutil.rmtree(entry, ignore_errors=True)
 
@@ -174,6 +189,15 @@ class Cache:
             total += size
             if total > self.limit_bytes and path != spare:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def payloads(self) -> Iterator[Any]:
+        """The payload of every sound entry, in no order; files are not looked at."""
+        for _, _, path in self._entries():
+            try:
+                payload, _ = _read(path)
+            except (OSError, ValueError):
+                continue  # whoever recalls it is told; a listing shows what is sound
+            yield payload
 
     def contents(self) -> Contents:
         """How much there is."""

@@ -3,8 +3,8 @@
 Three things are kept, each found by everything that shapes it:
 
 * the **preparation**: checkpoint proven, swipes chosen, PyTorch's answers to them;
-* a **rung** of one format and view: its artefact and verdict. It survives when a later rung crashes;
-* a **ladder** of one format and view: the final records, so that a repeated export starts no worker.
+* a **rung** of one format and view: its artefact and verdict; it survives a crash later on;
+* a **ladder** of one format and view: the final records: a repeated export starts no worker.
 
 What it leaves out: refused exports. An error is worked out again, since its cause may be gone.
 """
@@ -55,15 +55,27 @@ class Memory:
     def recall_rung(self, rung: Mapping[str, Any], folder: Path) -> RungRecord | None:
         """The record of a rung that `rung` determines, with its artefact put into `folder`."""
         kept = self.cache.recall(self._rung_key(rung), folder)
-        return None if kept is None else from_record(kept)
+        return None if kept is None else from_record(kept["record"])
 
     def keep_rung(self, rung: Mapping[str, Any], record: RungRecord, folder: Path) -> None:
         """Keep the `record` of a rung; its artefact is in `folder` unless it was refused."""
         files = [] if record.file is None else [folder / record.file]
-        self.cache.keep(self._rung_key(rung), to_record(record), files)
+        about = {"format": self.parts["format"], "view": self.parts["view"]}
+        self.cache.keep(self._rung_key(rung), {**about, "record": to_record(record)}, files)
 
     def _rung_key(self, rung: Mapping[str, Any]) -> str:
         return key_of({**self.parts, "kind": "rung", **rung})
+
+
+def durations(cache: Cache) -> dict[tuple[str, str, str], list[float]]:
+    """Seconds that remembered rungs took to build and verify, by format, view and rung."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for payload in cache.payloads():
+        if isinstance(payload, dict) and "record" in payload:
+            record = payload["record"]
+            name = (payload["format"], payload["view"], record["rung"])
+            found.setdefault(name, []).append(float(record["seconds"]))
+    return found
 
 
 def to_record(record: RungRecord) -> Record:
