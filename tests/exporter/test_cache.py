@@ -1,4 +1,4 @@
-"""The cache: what is found was put there for exactly this, whole; anything else is worked out anew."""
+"""The cache: what is found was kept for exactly this, and is whole; all else is made anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor: what is missing, broken or of another version is named with the command that mends."""
+"""The doctor: what is missing, broken or of another version is named with what mends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from exporter.doctor import (
     find_ndk,
     import_failure,
     parse_constraints,
-    tested_versions,
 )
 from exporter.targets import TARGETS, find_target
 from swipe.errors import ExitCode
@@ -25,7 +24,7 @@ from swipe.errors import ExitCode
 
 def test_the_tested_versions_are_those_of_the_constraints() -> None:
     assert parse_constraints("# note\n\na==1.2\nb>=3\nc == 4\n") == {"a": "1.2", "c": "4"}
-    tested = tested_versions()
+    tested = doctor.tested_versions()
     for target in TARGETS:
         assert set(target.libraries) <= set(tested)
     assert set(doctor.CORE) <= set(tested)
@@ -51,7 +50,7 @@ def test_a_broken_import_keeps_its_format_from_being_built(
     (broken,) = [f for f in findings if f.state is State.BROKEN]
     assert (broken.part, broken.name) == ("onnx", "import")
     assert "undefined symbol" in broken.found
-    assert f"'onnxruntime=={tested_versions()['onnxruntime']}'" in broken.mend
+    assert f"'onnxruntime=={doctor.tested_versions()['onnxruntime']}'" in broken.mend
     assert exit_code(findings) is ExitCode.MISSING
     assert buildable(findings, [target]) == []
 

@@ -107,8 +107,8 @@ def test_hostile_labels_stay_text() -> None:
     assert "img" not in outline.tags
     assert not [name for name, _ in outline.attributes if name.startswith("on")]
     text = "".join(outline.text)
-    # Data set, lexicon, contract, library, version, reason, and the worst part of both rungs.
-    assert text.count(HOSTILE) == 8
+    # Data set, lexicon (twice), contract, library, version, reason, worst part of both rungs.
+    assert text.count(HOSTILE) == 9
 
 
 def test_it_says_what_was_refused_and_why() -> None:
