@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from exporter import cache as caching
 from exporter import fingerprint
+from exporter.bundle import Request
 from exporter.cache import ENTRY, Cache, default_folder, key_of
 from exporter.ladder import RungRecord
 from exporter.memory import Memory, durations
 from exporter.parity import Level, Status, Verdict
 from exporter.policy import Policy
+from exporter.preparation import _key
 from exporter.speed import Speed
 
 KEY = key_of({"weights": "a"})
@@ -280,3 +282,33 @@ def test_a_ladder_is_remembered_for_the_policy(cache: Cache, tmp_path: Path, int
     assert set(asdict(Policy())) == {
         "quantize", "budget", "require_quantized", "require_faster", "tune_minutes",
     }  # fmt: skip
+
+
+def test_everything_that_shapes_the_preparation_is_in_its_key(
+    tmp_path: Path, released: Path
+) -> None:
+    weights = tmp_path / "x.safetensors"
+    weights.write_bytes(released.read_bytes())
+    files = {name: tmp_path / name for name in ("swipes.jsonl", "words.txt", "p.json")}
+    for file in files.values():
+        file.write_text("1")
+    swipes, words, preset = map(str, files.values())
+    request = Request(
+        (), (), weights, tmp_path / "out", data=swipes, lexicon=words, preset=Path(preset)
+    )
+    environment = fingerprint.environment()
+    first = _key(request, weights, environment)
+    other = replace(request, out=tmp_path, policy=Policy(budget=9))
+    assert _key(other, weights, environment) == first
+    keys = {first}
+    keys.add(_key(replace(request, samples=99), weights, environment))
+    for name in ("code", "libraries", "processor", "python"):
+        keys.add(_key(request, weights, {**environment, name: "another"}))
+    for file in files.values():
+        file.write_text("2")
+        keys.add(_key(request, weights, environment))
+    (tmp_path / "x.wordfreq.preset.json").write_text("{}")
+    keys.add(_key(request, weights, environment))
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    keys.add(_key(request, weights, environment))
+    assert len(keys) == 11

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter.bundle import Request, export
 from exporter.lock import held
+from exporter.targets import find_target
+from exporter.views import BAKED
 from swipe.errors import UsageError
 
 HOLD = (
@@ -51,3 +54,12 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         held(tmp_path / "file" / "bundle", "bundle"),
     ):
         pytest.fail("held a file in a file")
+
+
+def test_an_export_holds_its_bundle(tmp_path: Path, released: Path) -> None:
+    request = Request((find_target("onnx"),), (BAKED,), released, tmp_path / "bundle")
+    with (
+        held(tmp_path / "bundle", "bundle"),
+        pytest.raises(UsageError, match="is writing the bundle"),
+    ):
+        export(request, lambda line: None)
