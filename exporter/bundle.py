@@ -1,25 +1,29 @@
 """One export from checkpoint to published bundle folder.
 
 Everything is built beside the bundle and moved into place when every requested format has an
-artefact to ship; until then, and after any failure, the earlier bundle is untouched.
+artefact to ship; until then, and after any failure, the earlier bundle is untouched. A bundle that
+lacks a requested format would be taken for a whole one, so it is never published; what the other
+formats gave is in the cache, and the next export starts from there.
+
+Nothing heavy is imported here: an export that is all in the cache loads no torch.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from exporter import fingerprint
+from exporter.cache import Cache, copy
 from exporter.ladder import Say
+from exporter.lock import held
 from exporter.manifest import (
     CHECKPOINT,
     FILE,
@@ -29,25 +33,22 @@ from exporter.manifest import (
     Manifest,
     RungEntry,
     Source,
+    ViewEntry,
     library_versions,
     load_manifest,
     require_unaltered,
 )
 from exporter.policy import Policy
+from exporter.preparation import SAMPLES, recall_or_prepare
 from exporter.report import write_report
-from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
-from exporter.views import VIEWS, View
-from exporter.worker import SAMPLES, Job, run_worker
+from exporter.worker import Job, Records, recall_records, run_worker
 from swipe.errors import GateError, SwipeError
-from swipe.features import feature_batch
 from swipe.files import replacing_folder, sha256_file
-from swipe.layout import Layout
-from swipe.lexicon import load_lexicon
-from swipe.presets import choose_preset
-from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from train.evaluate import predict, rounding_error
-from train.finite import null_for_nonfinite
+from train.runs import checkpoint_file
+
+if TYPE_CHECKING:
+    from exporter.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Request:
     lexicon: str = "wordfreq"
     samples: int = 2000
     preset: Path | None = None
+    cache: Path | None = None
+    """Folder of earlier results; None: none are used, and none are kept."""
 
 
 def export(request: Request, say: Say) -> Manifest:
@@ -70,99 +73,56 @@ def export(request: Request, say: Say) -> Manifest:
 
     Raises:
         MissingError: a library of a requested format is not installed; nothing was built.
-        UsageError: the checkpoint, data, lexicon or output folder cannot be used.
+        UsageError: the checkpoint, data, lexicon or output folder cannot be used, or another
+            process is writing to it.
         GateError: the checkpoint or a format was refused; the earlier bundle is untouched.
     """
     require_libraries(request.targets)
-    checkpoint = load_checkpoint(request.checkpoint)
-    lexicon = load_lexicon(request.lexicon)
-    say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
-    chosen = choose_preset(
-        request.preset, checkpoint_file(request.checkpoint), checkpoint.weights_sha256, lexicon
-    )
-    say(chosen.origin)
-    preset = None if chosen.tuned is None else chosen.tuned.to_dict()
-    samples = choose_samples(
-        request.data, checkpoint.data, Layout.from_contract(checkpoint.contract), request.samples
-    )
-    say(
-        f"verifying on {len(samples.verification):,} swipes, calibrating on "
-        f"{len(samples.calibration)} of other writers: {samples.label}"
-    )
+    weights = checkpoint_file(request.checkpoint)
     out = request.out.resolve()
+    cache = None if request.cache is None else Cache(request.cache, say)
+    environment = fingerprint.environment()
     with (
+        held(out, "bundle"),
         replacing_folder(out, marker=FILE, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
-        rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
+        prepared = recall_or_prepare(request, weights, Path(scratch), cache, environment, say)
+        shutil.copyfile(weights, folder / CHECKPOINT)
+        if sha256_file(folder / CHECKPOINT) != prepared.checkpoint_sha256:
+            raise GateError(
+                f"{weights} was replaced while it was being exported", fix="export again"
+            )
+        shutil.move(Path(scratch, VERIFICATION), folder / VERIFICATION)
+        source = Source(**prepared.source, accuracy_budget=request.policy.budget)
         job = Job(
             checkpoint=str((folder / CHECKPOINT).resolve()),
             folder=str(folder.resolve()),
             views=tuple(view.name for view in request.views),
             lexicon=request.lexicon,
             policy=request.policy,
-            rounding=rounding,
-            preset=preset,
+            rounding=source.reference_rounding,
+            preset=source.preset,
+            cache=None if request.cache is None else str(request.cache),
+            parts={
+                "environment": environment,
+                "samples": sha256_file(Path(scratch, SAMPLES)),
+                "source": prepared.source,
+            },
         )
-        entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
             schema_name=SCHEMA,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             platform=f"{platform.system()} {platform.machine()}",
             versions=library_versions(),
-            source=Source(
-                checkpoint_step=checkpoint.step,
-                weights_sha256=checkpoint.weights_sha256,
-                contract_id=checkpoint.contract.contract_id,
-                contract=json.loads(checkpoint.contract.to_json()),
-                parameters=sum(p.numel() for p in checkpoint.model().parameters()),
-                trained_on=dict(checkpoint.data),
-                swipes=samples.label,
-                calibration_swipes=len(samples.calibration),
-                verification_swipes=len(samples.verification),
-                verification_sha256=sha256_file(folder / VERIFICATION),
-                lexicon=request.lexicon,
-                lexicon_sha256=lexicon.sha256,
-                decoder=null_for_nonfinite(asdict(chosen.settings)),
-                preset=preset,
-                accuracy_budget=request.policy.budget,
-                reference_rounding=rounding,
-            ),
-            views=tuple(view.describe(checkpoint.contract) for view in VIEWS),
-            formats=entries,
+            source=source,
+            views=tuple(ViewEntry.model_validate(view) for view in prepared.views),
+            formats=_build_all(Path(scratch), job, request.targets, say),
         )
         manifest = _with_earlier_formats(manifest, out, folder)
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
-
-
-def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> float:
-    """Swipes and PyTorch's answers: all for the workers, the verification part to keep.
-
-    Returns the rounding error of those answers.
-    """
-    features = feature_batch(samples.verification)
-    words = np.array([g.word for g in samples.verification])
-    # Numbers, not names: who made a swipe matters, who they are does not.
-    _, writers = np.unique([g.writer for g in samples.verification], return_inverse=True)
-    logits = predict(checkpoint.model(), checkpoint.contract, features)
-    if (logits.argmax(axis=-1) == checkpoint.contract.blank).all():
-        raise GateError(
-            "the model answers nothing but blank, so no artefact could be compared with it",
-            fix="train longer: swipe-train eval shows when it has learnt to spell",
-        )
-    np.savez(
-        scratch / SAMPLES,
-        calibration=feature_batch(samples.calibration),
-        features=features,
-        words=words,
-        writers=writers,
-        logits=logits,
-    )
-    np.savez_compressed(folder / VERIFICATION, features=features, words=words, writers=writers)
-    return rounding_error(checkpoint.model(), checkpoint.contract, features, logits)
 
 
 def _build_all(
@@ -172,26 +132,34 @@ def _build_all(
 
     def build(target: Target) -> dict[str, FormatEntry] | SwipeError:
         try:
-            views = run_worker(scratch, job, target.name, say)
+            views = recall_records(job, target.name, say)
+            if views is None:
+                views = run_worker(scratch, job, target.name, say)
         except SwipeError as error:
             say(f"{target.name}: {error}")
             return error
-        return {
-            view: FormatEntry(
-                format=target.name,
-                view=view,
-                rungs=tuple(RungEntry.model_validate(record) for record in records),
-            )
-            for view, records in views.items()
-        }
+        return _entries(target.name, views)
 
     with ThreadPoolExecutor(max_workers=min(len(targets), os.cpu_count() or 1)) as pool:
-        outcomes = list(pool.map(build, targets))
-    for outcome in outcomes:
+        outcomes = dict(zip(targets, pool.map(build, targets), strict=True))
+    built = {t.name: o for t, o in outcomes.items() if not isinstance(o, SwipeError)}
+    for outcome in outcomes.values():
         if isinstance(outcome, SwipeError):
+            if built and job.cache is not None:
+                say(f"nothing is published; {', '.join(built)} will come from the cache next time")
             raise outcome
-    built = [outcome for outcome in outcomes if not isinstance(outcome, SwipeError)]
-    return tuple(entries[view] for view in job.views for entries in built)
+    return tuple(entries[view] for view in job.views for entries in built.values())
+
+
+def _entries(target: str, views: Records) -> dict[str, FormatEntry]:
+    return {
+        view: FormatEntry(
+            format=target,
+            view=view,
+            rungs=tuple(RungEntry.model_validate(record) for record in records),
+        )
+        for view, records in views.items()
+    }
 
 
 def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
@@ -211,13 +179,8 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
         for entry in kept:
             for rung in entry.rungs:
                 if rung.file is not None:
-                    _copy(require_unaltered(earlier, rung), folder / rung.file)
+                    copy(require_unaltered(earlier, rung), folder / rung.file)
     except SwipeError:
         # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
         return manifest
     return manifest.model_copy(update={"formats": (*manifest.formats, *kept)})
-
-
-def _copy(source: Path, target: Path) -> None:
-    copy: Callable[[Path, Path], object] = shutil.copytree if source.is_dir() else shutil.copyfile
-    copy(source, target)

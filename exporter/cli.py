@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exporter.policy import DEFAULT_BUDGET, Policy
-from swipe.console import console, make_app, make_table, run
+from exporter.verbs import JsonOption, register
+from swipe.console import make_app, make_table, run
 from swipe.errors import ExitCode
 
 if TYPE_CHECKING:
+    from exporter.answer import Answer
     from exporter.manifest import Manifest
 
 app = make_app(
@@ -83,6 +85,14 @@ PresetOption = Annotated[
 SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache", help="Reuse results of earlier exports, see swipe-export cache."
+    ),
+]
+
+
 def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     """Add the subcommand `name`; all four differ in nothing but the formats they build."""
 
@@ -99,28 +109,37 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         lexicon: LexiconOption = "wordfreq",
         samples: SamplesOption = 2000,
         preset: PresetOption = None,
+        cache: CacheOption = True,
+        json: JsonOption = False,
     ) -> None:
+        from exporter.answer import answering
         from exporter.bundle import Request, export
+        from exporter.cache import default_folder
+        from exporter.progress import showing
         from exporter.targets import find_target
         from exporter.views import VIEWS, find_view
         from train.released import default_checkpoint
 
-        targets = tuple(find_target(f) for f in formats)
-        views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
-        policy = Policy(quantize, budget, require_quantized, require_faster, tune_minutes)
-        request = Request(
-            targets,
-            views,
-            checkpoint or default_checkpoint(),
-            out,
-            policy,
-            data,
-            lexicon,
-            samples,
-            preset,
-        )
-        manifest = export(request, console.print)
-        raise typer.Exit(_conclude(manifest, out))
+        with answering(name, json) as answer:
+            targets = tuple(find_target(f) for f in formats)
+            views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
+            policy = Policy(quantize, budget, require_quantized, require_faster, tune_minutes)
+            request = Request(
+                targets,
+                views,
+                checkpoint or default_checkpoint(),
+                out,
+                policy,
+                data,
+                lexicon,
+                samples,
+                preset,
+                default_folder() if cache else None,
+            )
+            with showing(answer.people, formats) as say:
+                manifest = export(request, say)
+            _conclude(manifest, out, answer)
+        raise typer.Exit(answer.exit_code)
 
     command.__doc__ = f"{summary}\n\nExample: [bold]swipe-export {name} --quantize[/]"
     app.command(name)(command)
@@ -132,8 +151,11 @@ _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, exe
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
 
 
-def _conclude(manifest: Manifest, out: Path) -> ExitCode:
-    """Print what was taken and why, and choose the exit code."""
+register(app)
+
+
+def _conclude(manifest: Manifest, out: Path, answer: Answer) -> None:
+    """Tell what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.swipes}"
     table = make_table(
         title, "format", "view", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
@@ -151,17 +173,20 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
         )
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
         table.add_row(entry.format, entry.view, taken.rung, size, *figures, taken.verdict.status)
-    console.print(table)
+    answer.people.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:
             if rung.verdict.reasons:
                 reasons = "; ".join(rung.verdict.reasons)
                 name = f"{entry.format} {entry.view} {rung.rung}"
-                console.print(f"{name}: {rung.verdict.status}: {reasons}")
-    console.print(f"manifest and report: {out}/manifest.json, {out}/report.md")
-    console.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
+                answer.people.print(f"{name}: {rung.verdict.status}: {reasons}")
+    answer.people.print(f"manifest and report: {out}/manifest.json, {out}/report.html")
+    answer.people.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
     verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)
-    return ExitCode.OK if verified else ExitCode.UNVERIFIED
+    answer.give(
+        ExitCode.OK if verified else ExitCode.UNVERIFIED,
+        {"bundle": str(out), "manifest": manifest.model_dump(mode="json")},
+    )
 
 
 def main() -> None:

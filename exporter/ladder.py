@@ -13,10 +13,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from exporter.evidence import Evidence, judge
 from exporter.formats import Lowering, Runner
@@ -78,16 +78,32 @@ class RungRecord:
     seconds: float
 
 
+class Recollection(Protocol):
+    """Where rungs of earlier exports are found; `exporter.memory` has one."""
+
+    def recall_rung(self, rung: Mapping[str, Any], folder: Path) -> RungRecord | None:
+        """The record of what `rung` determines, its artefact put into `folder`; None: unknown."""
+
+    def keep_rung(self, rung: Mapping[str, Any], record: RungRecord, folder: Path) -> None:
+        """Remember `record`, whose artefact is in `folder`."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Baseline:
     """The float artefact that quantized ones are measured against."""
 
     size_bytes: int
     runner: Runner | None
+    sha256: str | None
 
 
 def climb(
-    target: Target, subject: Subject, folder: Path, policy: Policy, say: Say
+    target: Target,
+    subject: Subject,
+    folder: Path,
+    policy: Policy,
+    say: Say,
+    memory: Recollection | None = None,
 ) -> list[RungRecord]:
     """Build and verify the rungs of `target` in `folder`; exactly one record is taken.
 
@@ -97,26 +113,30 @@ def climb(
         folder: where artefacts go, as ``<stem>.<rung><suffix>``; refused ones are removed.
         policy: what the user decided.
         say: told about each step.
+        memory: earlier results; None to work out everything.
 
     Raises:
         GateError: the float baseline itself was refused, so there is nothing to ship; or nothing
             but it can be shipped, and that is not enough.
     """
-    float_record, runner = _try(target, subject, target.baseline, folder, None, policy, say)
+    float_record, runner = _recall_or_try(
+        target, subject, target.baseline, folder, None, policy, say, memory
+    )
     if float_record.verdict.status is Status.FAIL:
         raise GateError(
             f"{target.name} {subject.name} {float_record.rung} was refused: "
             f"{'; '.join(float_record.verdict.reasons)}",
             fix="nothing was published; mend the model or the format's libraries",
         )
-    baseline = _Baseline(float_record.size_bytes or 0, runner)
+    baseline = _Baseline(float_record.size_bytes or 0, runner, float_record.sha256)
     # Where nothing can be executed, not being refused is as far as any rung gets.
     wanted = float_record.verdict.status
     records: list[RungRecord] = []
     for rung in target.rungs[:-1] if policy.quantize else ():
-        record, _ = _try(target, subject, rung, folder, baseline, policy, say)
+        record, _ = _recall_or_try(target, subject, rung, folder, baseline, policy, say, memory)
         if record.verdict.metrics is not None and record.verdict.status is not Status.PASS:
-            record = _tuned(target, subject, rung, folder, baseline, policy, say) or record
+            tuned = _tuned(target, subject, rung, folder, baseline, policy, say, memory)
+            record = tuned or record
         taken = record.verdict.status in (Status.PASS, wanted)
         records.append(replace(record, taken=True) if taken else _removed(record, folder))
         if taken:
@@ -139,6 +159,7 @@ def _tuned(
     baseline: _Baseline,
     policy: Policy,
     say: Say,
+    memory: Recollection | None,
 ) -> RungRecord | None:
     """The rung with as few layers kept float as make it pass; None if none do in the time given."""
     if not policy.tune_minutes:
@@ -149,9 +170,8 @@ def _tuned(
 
     def passes(kept: frozenset[str]) -> bool:
         lowering = replace(subject.lowering, float_layers=kept)
-        record, _ = _try(
-            target, replace(subject, lowering=lowering), rung, folder, baseline, policy, say
-        )
+        variant = replace(subject, lowering=lowering)
+        record, _ = _recall_or_try(target, variant, rung, folder, baseline, policy, say, memory)
         if record.verdict.status is Status.PASS:
             passed.append(record)
         return record.verdict.status is Status.PASS
@@ -167,6 +187,36 @@ def _tuned(
     if revert_greedily(ranked, passes, budget) is None:
         say(f"{name}: no choice of float layers passed in {policy.tune_minutes:g} minutes")
     return passed[0] if passed else None
+
+
+def _recall_or_try(
+    target: Target,
+    subject: Subject,
+    rung: Rung,
+    folder: Path,
+    baseline: _Baseline | None,
+    policy: Policy,
+    say: Say,
+    memory: Recollection | None,
+) -> tuple[RungRecord, Runner | None]:
+    """As `_try`, from `memory` where it is there."""
+    if memory is None:
+        return _try(target, subject, rung, folder, baseline, policy, say)
+    parts = {
+        "rung": rung.name,
+        "float_layers": sorted(subject.lowering.float_layers),
+        "baseline": None if baseline is None else baseline.sha256,
+        "policy": [policy.budget, policy.require_faster] if rung.quantized else [],
+    }
+    record = memory.recall_rung(parts, folder)
+    if record is None:
+        record, runner = _try(target, subject, rung, folder, baseline, policy, say)
+        memory.keep_rung(parts, record, folder)
+        return record, runner
+    say(f"{target.name} {subject.name} {rung.name}: {record.verdict.status} (from the cache)")
+    # Opened all the same where the next rung's speed is measured against it.
+    wanted = baseline is None and record.file is not None and target.level.executed
+    return record, target.format().load(folder / str(record.file)) if wanted else None
 
 
 def _try(

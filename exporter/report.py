@@ -1,4 +1,7 @@
-"""The bundle as Markdown: what to ship, what was refused and why, how it was measured."""
+"""The bundle as Markdown: what to ship, what was refused and why, how it was measured.
+
+`exporter.report_page` shows the same as one HTML file with a chart.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from exporter import report_page
 from exporter.manifest import FormatEntry, Manifest, RungEntry, TensorEntry
 from swipe.files import write_text_atomic
 
@@ -13,8 +17,9 @@ FILE: Final = "report.md"
 
 
 def write_report(manifest: Manifest, folder: Path) -> None:
-    """Write ``report.md`` into `folder`."""
+    """Write ``report.md`` and ``report.html`` into `folder`."""
     write_text_atomic(folder / FILE, render(manifest))
+    write_text_atomic(folder / report_page.FILE, report_page.render(manifest))
 
 
 def _settings(decoder: Mapping[str, float | None]) -> str:

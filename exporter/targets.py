@@ -158,18 +158,18 @@ def find_target(name: str) -> Target:
     )
 
 
+def missing_libraries(target: Target) -> tuple[str, ...]:
+    """The libraries of `target` that are not installed; imports nothing."""
+    return tuple(name for name in target.libraries if importlib.util.find_spec(name) is None)
+
+
 def require_libraries(targets: tuple[Target, ...]) -> None:
     """Refuse to start when a library of a requested format is absent; imports nothing.
 
     Raises:
         MissingError: names every missing library and the command that installs them.
     """
-    missing = {
-        library: target.extra
-        for target in targets
-        for library in target.libraries
-        if importlib.util.find_spec(library) is None
-    }
+    missing = {library: target.extra for target in targets for library in missing_libraries(target)}
     if missing:
         extras = ",".join(sorted(set(missing.values())))
         buildable = [t.name for t in targets if not set(t.libraries) & set(missing)]

@@ -23,7 +23,6 @@ from exporter.manifest import TensorEntry, ViewEntry
 from exporter.parity import Kind, Reading
 from exporter.words import Words
 from swipe.contract import ModelContract
-from swipe.decode import log_softmax
 from swipe.errors import UsageError
 from swipe.layout import BUILT_IN, load_layout
 
@@ -91,6 +90,7 @@ class Keyboard:
 
     def emissions(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """``log_emissions [N, T, SLOTS + 1]`` that ``logits [N, T, K + 1]`` amount to."""
+        from swipe.decode import log_softmax
         from train.models.views import MASKED
 
         scores = np.full((*logits.shape[:2], SLOTS + 1), MASKED)

@@ -8,22 +8,50 @@ failure, and two formats build at the same time. The job is a folder; ``job.json
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from exporter.cache import Cache
 from exporter.ladder import Say, Subject, climb
+from exporter.memory import Memory, to_record
 from exporter.policy import Policy
+from exporter.preparation import SAMPLES
 from exporter.targets import find_target
-from exporter.views import find_view
-from exporter.words import Words
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
-SAMPLES: Final = "samples.npz"
+LOG_LINES: Final = 20
+CAUSES: Final = {
+    signal.SIGKILL: (
+        "mostly the kernel, for lack of memory",
+        "close other programs, or build this format alone and one view at a time (--view)",
+    ),
+    signal.SIGSEGV: (
+        "a crash inside a native library",
+        "compare the libraries with the tested ones: swipe-export doctor",
+    ),
+    signal.SIGABRT: (
+        "a native library gave up, or memory ran out inside it",
+        "see its last lines above; compare the libraries with the tested ones: swipe-export doctor",
+    ),
+    signal.SIGILL: (
+        "a library was built for another processor",
+        "reinstall the format's libraries for this machine: swipe-export doctor",
+    ),
+    signal.SIGBUS: (
+        "a file or shared memory vanished or the disk is full",
+        "make room in the temporary folder, see TMPDIR",
+    ),
+    signal.SIGTERM: ("somebody asked it to end", "run the export again"),
+    signal.SIGINT: ("somebody interrupted it", "run the export again"),
+}
+"""What usually sends a worker each signal, and the mend."""
 
 Records = dict[str, list[dict[str, Any]]]
 """Rung records by view, JSON-ready."""
@@ -41,6 +69,8 @@ class Job:
         policy: what the user decided about the ladder.
         rounding: largest error of PyTorch's own float32 logits, against float64.
         preset: record of the decoder's preset; None for the default settings.
+        cache: folder of earlier results; None to use and keep none.
+        parts: everything that shapes the results of all formats, see `exporter.memory`.
     """
 
     checkpoint: str
@@ -50,12 +80,38 @@ class Job:
     policy: Policy
     rounding: float
     preset: dict[str, Any] | None = None
+    cache: str | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Job:
         """The job that was written to `path` as JSON."""
         fields = json.loads(path.read_text())
         return cls(**{**fields, "policy": Policy(**fields["policy"])})
+
+    def memory(self, target: str, view: str, say: Say) -> Memory | None:
+        """What is remembered of one format and view; None without a cache."""
+        if self.cache is None:
+            return None
+        return Memory(Cache(Path(self.cache), say), {**self.parts, "format": target, "view": view})
+
+
+def recall_records(job: Job, target: str, say: Say) -> Records | None:
+    """The outcome of an earlier export, its artefacts put into the job's folder.
+
+    None when any view of it is unknown: a worker then finds the others again.
+    """
+    records: Records = {}
+    for view in job.views:
+        memory = job.memory(target, view, say)
+        kept = None if memory is None else memory.recall_ladder(job.policy, Path(job.folder))
+        if kept is None:
+            return None
+        records[view] = kept
+    for view, kept in records.items():
+        taken = next(record for record in kept if record["taken"])
+        say(f"{target} {view} {taken['rung']}: {taken['verdict']['status']} (from the cache)")
+    return records
 
 
 def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
@@ -75,15 +131,11 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
     ):
         for line in process.stdout or ():
             say(line.rstrip("\n"))
-    code = process.returncode
     if not outcome_file.is_file():
-        tail = log_file.read_text(errors="replace").strip().splitlines()[-20:]
-        for line in tail:
+        lines = log_file.read_text(errors="replace").strip().splitlines()
+        for line in lines[-LOG_LINES:]:
             say(f"{target}: {line}")
-        raise LoweringError(
-            f"{target}: the worker ended with code {code} and no result",
-            fix="see its last lines above; a negative code is a signal, -9 mostly out of memory",
-        )
+        raise died(target, process.returncode)
     outcome = json.loads(outcome_file.read_text())
     if "error" in outcome:
         kinds = {ExitCode.MISSING: MissingError, ExitCode.USAGE: UsageError}
@@ -93,10 +145,28 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
     return records
 
 
+def died(target: str, code: int) -> LoweringError:
+    """The error for a worker that ended without a result; a negative `code` is a signal."""
+    if code >= 0:
+        return LoweringError(
+            f"{target}: the worker ended with code {code} and no result",
+            fix="see its last lines above; if they name no cause, please report them",
+        )
+    try:
+        sent = signal.Signals(-code)
+    except ValueError:
+        name, (cause, fix) = f"signal {-code}", ("unknown", "run the export again")
+    else:
+        name, (cause, fix) = sent.name, CAUSES.get(sent, ("unusual", "run the export again"))
+    return LoweringError(f"{target}: the worker was ended by {name} ({cause})", fix=fix)
+
+
 def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     """The work itself, in the child: lower, verify, fall back."""
     import torch
 
+    from exporter.views import find_view
+    from exporter.words import Words
     from swipe.decode import BeamDecoder
     from swipe.lexicon import load_lexicon
     from swipe.presets import settings_of
@@ -112,16 +182,22 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     words = Words(truths, writers, decode)
     records: Records = {}
     for view in map(find_view, job.views):
+        memory = job.memory(target_name, view.name, say)
+        kept = None if memory is None else memory.recall_ladder(job.policy, Path(job.folder))
+        if kept is not None:
+            records[view.name] = kept
+            continue
         subject = Subject(
             view.name,
             view.stem,
             view.lowering(checkpoint, features[:1], calibration),
             view.evidence(checkpoint, features, logits, words, job.rounding),
         )
-        climbed = climb(find_target(target_name), subject, Path(job.folder), job.policy, say)
-        records[view.name] = [
-            {**asdict(record), "verdict": record.verdict.to_dict()} for record in climbed
-        ]
+        target, folder = find_target(target_name), Path(job.folder)
+        climbed = climb(target, subject, folder, job.policy, say, memory)
+        records[view.name] = list(map(to_record, climbed))
+        if memory is not None:
+            memory.keep_ladder(job.policy, records[view.name], folder)
     return records
 
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from swipe.contract import FEATURE_RECIPE, FRAMES, POINTS, ModelContract
-from swipe.errors import CheckpointError, ConfigError, UsageError
+from swipe.errors import CheckpointError, ConfigError
 from swipe.files import write_text_atomic
 from train.models import SwipeModel, TcnSpec, TransformerSpec, build_model, spec_from_dict
+from train.runs import checkpoint_file
 from train.sealed import digest, read_sealed, write_sealed
 from train.task import Saveable
 
@@ -162,21 +163,6 @@ def save_checkpoint(checkpoint: Saveable, path: Path) -> None:
     )
     sidecar = json.dumps({**record, "sha256": sealed}, indent=2)
     write_text_atomic(path.with_suffix(".json"), sidecar + "\n")
-
-
-def checkpoint_file(path: Path) -> Path:
-    """`path` itself, or the ``best.safetensors`` of a run folder.
-
-    Raises:
-        UsageError: there is no such file.
-    """
-    path = path / "best.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UsageError(
-            f"no checkpoint {path}",
-            fix="train one with 'make train', or name one with --checkpoint",
-        )
-    return path
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

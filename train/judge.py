@@ -29,9 +29,10 @@ from swipe.prompts import prompt_kind
 from swipe.scoring import KS, Paired, compare
 from swipe.sources import read_rows
 from swipe.statistics import LEVEL, RESAMPLES, SEED
-from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import Data
 from train.evaluate import Evaluation, Groups, evaluate_words
+from train.runs import checkpoint_file
 from train.swipe_data import DEV_SALT, DEV_WRITERS, is_present, load_swipe_data, sample
 
 UNCHECKED_SYNTHETIC: Final = "it is generated, and no real swipe can be among its swipes"

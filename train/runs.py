@@ -62,3 +62,18 @@ def publish_run(folder: Path) -> None:
             f"cannot point {LATEST} at the finished run {folder}: {error.strerror}",
             fix=f"name the run yourself: swipe-export all --checkpoint {folder}",
         ) from error
+
+
+def checkpoint_file(path: Path) -> Path:
+    """`path` itself, or the ``best.safetensors`` of a run folder.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    path = path / "best.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(
+            f"no checkpoint {path}",
+            fix="train one with 'make train', or name one with --checkpoint",
+        )
+    return path

@@ -20,6 +20,7 @@ from exporter.manifest import (
     load_manifest,
 )
 from exporter.report import FILE as REPORT
+from exporter.report_page import FILE as PAGE
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 from train.inspection.kinds import inspect_file, known_kinds
@@ -67,7 +68,7 @@ def inspect_bundle(path: Path, stats: bool) -> Inspection:
     for rung in rungs:
         reasons += _altered(path, str(rung.file), rung.sha256, rung.size_bytes)
         parts += _inspected(path, rung, stats)
-    named = {FILE, REPORT, CHECKPOINT, VERIFICATION, *(str(rung.file) for rung in rungs)}
+    named = {FILE, REPORT, PAGE, CHECKPOINT, VERIFICATION, *(str(rung.file) for rung in rungs)}
     strangers = sorted(child.name for child in path.iterdir() if child.name not in named)
     return replace(
         found,

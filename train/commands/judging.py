@@ -113,8 +113,8 @@ def tune_decoder(
     Example: [bold]swipe-train tune-decoder --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
     """
     from swipe.presets import SUFFIX
-    from train.checkpoint import checkpoint_file
     from train.released import default_checkpoint
+    from train.runs import checkpoint_file
     from train.tuning import table, tune_checkpoint
 
     source = checkpoint or default_checkpoint()

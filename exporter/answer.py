@@ -1,0 +1,57 @@
+"""How a verb ends: lines and tables for people, or one JSON object for machines.
+
+With ``--json`` standard output holds that object and nothing else, whatever happened; everything
+for people goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from swipe.console import console, errors
+from swipe.errors import ExitCode, SwipeError
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a verb has to say; its fields are filled as the verb goes.
+
+    Attributes:
+        people: where lines and tables go.
+        exit_code: what the command ends with.
+        fields: what machines get besides.
+    """
+
+    people: Console
+    exit_code: ExitCode = ExitCode.OK
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def give(self, exit_code: ExitCode, fields: Mapping[str, Any]) -> None:
+        """Set the outcome."""
+        self.exit_code = exit_code
+        self.fields.update(fields)
+
+
+@contextmanager
+def answering(verb: str, as_json: bool) -> Iterator[Answer]:
+    """Yield the answer to fill; at the end it is printed if machines asked.
+
+    An error is told to machines and passed on, so that people see it too and the exit code stands.
+    """
+    answer = Answer(errors if as_json else console)
+    try:
+        yield answer
+    except SwipeError as error:
+        told = {"error": str(error), "kind": type(error).__name__, "fix": error.fix}
+        answer.give(error.exit_code, told)
+        raise
+    finally:
+        if as_json:
+            outcome = {"verb": verb, "exit_code": int(answer.exit_code), **answer.fields}
+            print(json.dumps(outcome), flush=True)

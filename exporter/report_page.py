@@ -1,0 +1,180 @@
+"""The bundle as one HTML file: no script, no network, dark or light as the reader has it.
+
+Everything that comes from a manifest is escaped: names of data sets, libraries and reasons are
+other people's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import Final
+
+from exporter.manifest import FormatEntry, Manifest, RungEntry
+from exporter.report_chart import Dot, draw
+
+FILE: Final = "report.html"
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#c9d0d8;--back:#fff;
+--good:#1a7f4b;--bad:#b3261e;--open:#8a6d00;--dot:#2563b0}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#9aa5b1;--line:#3a424b;--back:#14171a;
+--good:#58c48c;--bad:#ff8a80;--open:#e0c060;--dot:#7ab0f5}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);margin:0 auto;
+max-width:60rem;padding:1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+th,td{padding:.3rem .7rem .3rem 0;text-align:right;border-bottom:1px solid var(--line);
+white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+code{overflow-wrap:anywhere}
+.PASS{color:var(--good)}.FAIL{color:var(--bad)}.UNVERIFIED{color:var(--open)}
+.soft{color:var(--soft)}svg{width:100%;height:auto}
+svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .mark{fill:var(--soft)}
+.axis{stroke:var(--line);fill:none}.budget{stroke:var(--bad);stroke-dasharray:4 4;fill:none}
+.whisker{stroke:var(--dot);fill:none}.dot{fill:var(--dot);stroke:var(--dot)}
+.open{fill:var(--back)}
+.bar{display:inline-block;width:6rem;height:.6rem;background:var(--line)}
+.bar i{display:block;height:100%;background:var(--dot)}
+"""
+
+
+def render(manifest: Manifest) -> str:
+    """The page."""
+    source = manifest.source
+    judged = (
+        f"Judged on {source.verification_swipes:,} swipes ({source.swipes}), lexicon "
+        f"{source.lexicon}, accuracy budget {source.accuracy_budget:g} points of decoded top-1."
+    )
+    body = [
+        "<h1>Export report</h1>",
+        f"<p>{escape(judged)}</p>",
+        "<h2>To ship</h2>",
+        _table(
+            ("artefact", "file", "kB", "verdict", "level", "top-1", "PyTorch"),
+            map(_shipped, manifest.formats),
+        ),
+        *_chart(manifest),
+        "<h2>Where they differ from PyTorch</h2>",
+        _table(
+            ("artefact", "frames agree", "", "lost", "not ruled out", "worst part", "lost there"),
+            (row for entry in manifest.formats for row in _differences(entry)),
+        ),
+        "<h2>Refused, or not sure enough to ship</h2>",
+        *_reasons(manifest.formats),
+        "<h2>Where it comes from</h2>",
+        _provenance(manifest),
+    ]
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width,initial-scale=1">',
+            f"<title>Export report</title><style>{_STYLE}</style></head><body>",
+            *body,
+            "</body></html>",
+            "",
+        ]
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _status(rung: RungEntry) -> str:
+    return f'<span class="{rung.verdict.status}">{rung.verdict.status}</span>'
+
+
+def _name(entry: FormatEntry, rung: RungEntry) -> str:
+    return f"{entry.format} {entry.view} {rung.rung}"
+
+
+def _shipped(entry: FormatEntry) -> list[str]:
+    rung = entry.taken
+    metrics = rung.verdict.metrics
+    return [
+        escape(_name(entry, rung)),
+        f"<code>{escape(str(rung.file))}</code>",
+        "-" if rung.size_bytes is None else f"{rung.size_bytes / 1000:,.0f}",
+        _status(rung),
+        escape(rung.verdict.level),
+        "-" if metrics is None else f"{metrics['scores']['top1']:.2f} %",
+        "-" if metrics is None else f"{metrics['reference_scores']['top1']:.2f} %",
+    ]
+
+
+def _chart(manifest: Manifest) -> Iterator[str]:
+    dots = [
+        Dot(
+            label=_name(entry, rung),
+            size_kb=rung.size_bytes / 1000,
+            drop=metrics["cost"]["drop"],
+            bound=metrics["cost"]["bound"],
+            speed=None if rung.speed is None else rung.speed.ratio,
+            passed=rung.verdict.status == "PASS",
+        )
+        for entry in manifest.formats
+        for rung in entry.rungs
+        if rung.size_bytes and (metrics := rung.verdict.metrics) is not None
+    ]
+    chart = draw(dots, manifest.source.accuracy_budget)
+    if chart:
+        yield "<h2>Size, accuracy, speed</h2>"
+        yield chart
+        yield (
+            '<p class="soft">A whisker ends at the loss that cannot be ruled out (95 %). A hollow '
+            "dot did not pass. × is the time of a call over that of the float artefact on the "
+            "machine that exported; swipe-bench measures latency.</p>"
+        )
+
+
+def _differences(entry: FormatEntry) -> Iterator[list[str]]:
+    for rung in entry.rungs:
+        metrics = rung.verdict.metrics
+        if metrics is None:
+            continue
+        frames, cost = metrics["agreement"]["frames"], metrics["cost"]
+        width = max(0.0, min(1.0, frames))
+        yield [
+            escape(_name(entry, rung)),
+            f"{frames:.2%}",
+            f'<span class="bar"><i style="width:{width:.1%}"></i></span>',
+            f"{cost['drop']:.2f}",
+            f"{cost['bound']:.2f}",
+            escape(cost["worst_stratum"] or "-"),
+            f"{cost['worst_drop']:.2f}",
+        ]
+
+
+def _reasons(formats: Sequence[FormatEntry]) -> list[str]:
+    rows = [
+        f"<li>{escape(_name(entry, rung))}: {_status(rung)}: "
+        f"{escape('; '.join(rung.verdict.reasons))}</li>"
+        for entry in formats
+        for rung in entry.rungs
+        if rung.verdict.reasons
+    ]
+    return (
+        ["<ul>", *rows, "</ul>"] if rows else ["<p>Nothing: every rung that was tried passed.</p>"]
+    )
+
+
+def _provenance(manifest: Manifest) -> str:
+    source = manifest.source
+    facts = {
+        "weights": source.weights_sha256,
+        "step": f"{source.checkpoint_step:,}",
+        "parameters": f"{source.parameters:,}",
+        "contract": source.contract_id,
+        "calibrated on": f"{source.calibration_swipes:,} swipes of other writers",
+        "swipes": source.verification_sha256,
+        "lexicon": f"{source.lexicon} {source.lexicon_sha256}",
+        "built": f"{manifest.created} on {manifest.platform}",
+        **manifest.versions,
+    }
+    rows = ((escape(name), f"<code>{escape(fact)}</code>") for name, fact in facts.items())
+    return _table(("", ""), rows)
