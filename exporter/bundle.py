@@ -1,4 +1,4 @@
-"""One export from checkpoint to published bundle folder.
+"""One export from what was asked for to a published bundle folder.
 
 Everything is built beside the bundle and moved into place when every requested format has an
 artefact to ship; until then, and after any failure, the earlier bundle is untouched.
@@ -6,63 +6,52 @@ artefact to ship; until then, and after any failure, the earlier bundle is untou
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from exporter.ladder import Say
 from exporter.manifest import (
-    CHECKPOINT,
     FILE,
     SCHEMA,
-    VERIFICATION,
     FormatEntry,
     Manifest,
     RungEntry,
-    Source,
     library_versions,
     load_manifest,
     require_unaltered,
 )
+from exporter.origins import Request as ModelAsked
 from exporter.policy import Policy
 from exporter.report import write_report
-from exporter.samples import Samples, choose_samples
 from exporter.targets import Target, require_libraries
-from exporter.views import VIEWS, View
-from exporter.worker import SAMPLES, Job, run_worker
-from swipe.errors import GateError, SwipeError
-from swipe.features import feature_batch
-from swipe.files import replacing_folder, sha256_file
-from swipe.layout import Layout
-from swipe.lexicon import load_lexicon
-from swipe.presets import choose_preset
-from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from train.evaluate import predict, rounding_error
-from train.finite import null_for_nonfinite
+from exporter.worker import Job, run_worker
+from swipe.errors import SwipeError
+from swipe.files import replacing_folder
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for; see ``swipe-export --help``."""
+    """What the user asked for; see ``swipe-export --help``.
+
+    Attributes:
+        targets: the formats to build.
+        model: what to build them from: a `exporter.origins.swipe.SwipeRequest`, or a
+            `exporter.origins.brought.ModelRequest`.
+        out: the bundle's folder.
+        policy: how rungs are chosen.
+    """
 
     targets: tuple[Target, ...]
-    views: tuple[View, ...]
-    checkpoint: Path
+    model: ModelAsked
     out: Path
     policy: Policy = field(default_factory=Policy)
-    data: str | None = None
-    lexicon: str = "wordfreq"
-    samples: int = 2000
-    preset: Path | None = None
 
 
 def export(request: Request, say: Say) -> Manifest:
@@ -70,40 +59,22 @@ def export(request: Request, say: Say) -> Manifest:
 
     Raises:
         MissingError: a library of a requested format is not installed; nothing was built.
-        UsageError: the checkpoint, data, lexicon or output folder cannot be used.
-        GateError: the checkpoint or a format was refused; the earlier bundle is untouched.
+        UsageError: the model, data, lexicon or output folder cannot be used.
+        GateError: the model or a format was refused; the earlier bundle is untouched.
     """
     require_libraries(request.targets)
-    checkpoint = load_checkpoint(request.checkpoint)
-    lexicon = load_lexicon(request.lexicon)
-    say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
-    chosen = choose_preset(
-        request.preset, checkpoint_file(request.checkpoint), checkpoint.weights_sha256, lexicon
-    )
-    say(chosen.origin)
-    preset = None if chosen.tuned is None else chosen.tuned.to_dict()
-    samples = choose_samples(
-        request.data, checkpoint.data, Layout.from_contract(checkpoint.contract), request.samples
-    )
-    say(
-        f"verifying on {len(samples.verification):,} swipes, calibrating on "
-        f"{len(samples.calibration)} of other writers: {samples.label}"
-    )
+    origin = request.model.open(say)
     out = request.out.resolve()
     with (
         replacing_folder(out, marker=FILE, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
-        rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
+        source = origin.keep(folder, Path(scratch), request.policy.budget)
         job = Job(
-            checkpoint=str((folder / CHECKPOINT).resolve()),
             folder=str(folder.resolve()),
-            views=tuple(view.name for view in request.views),
-            lexicon=request.lexicon,
+            views=origin.views,
             policy=request.policy,
-            rounding=rounding,
-            preset=preset,
+            source=source,
         )
         entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
@@ -111,58 +82,14 @@ def export(request: Request, say: Say) -> Manifest:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             platform=f"{platform.system()} {platform.machine()}",
             versions=library_versions(),
-            source=Source(
-                checkpoint_step=checkpoint.step,
-                weights_sha256=checkpoint.weights_sha256,
-                contract_id=checkpoint.contract.contract_id,
-                contract=json.loads(checkpoint.contract.to_json()),
-                parameters=sum(p.numel() for p in checkpoint.model().parameters()),
-                trained_on=dict(checkpoint.data),
-                swipes=samples.label,
-                calibration_swipes=len(samples.calibration),
-                verification_swipes=len(samples.verification),
-                verification_sha256=sha256_file(folder / VERIFICATION),
-                lexicon=request.lexicon,
-                lexicon_sha256=lexicon.sha256,
-                decoder=null_for_nonfinite(asdict(chosen.settings)),
-                preset=preset,
-                accuracy_budget=request.policy.budget,
-                reference_rounding=rounding,
-            ),
-            views=tuple(view.describe(checkpoint.contract) for view in VIEWS),
+            source=source,
+            views=origin.describe(),
             formats=entries,
         )
         manifest = _with_earlier_formats(manifest, out, folder)
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
-
-
-def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> float:
-    """Swipes and PyTorch's answers: all for the workers, the verification part to keep.
-
-    Returns the rounding error of those answers.
-    """
-    features = feature_batch(samples.verification)
-    words = np.array([g.word for g in samples.verification])
-    # Numbers, not names: who made a swipe matters, who they are does not.
-    _, writers = np.unique([g.writer for g in samples.verification], return_inverse=True)
-    logits = predict(checkpoint.model(), checkpoint.contract, features)
-    if (logits.argmax(axis=-1) == checkpoint.contract.blank).all():
-        raise GateError(
-            "the model answers nothing but blank, so no artefact could be compared with it",
-            fix="train longer: swipe-train eval shows when it has learnt to spell",
-        )
-    np.savez(
-        scratch / SAMPLES,
-        calibration=feature_batch(samples.calibration),
-        features=features,
-        words=words,
-        writers=writers,
-        logits=logits,
-    )
-    np.savez_compressed(folder / VERIFICATION, features=features, words=words, writers=writers)
-    return rounding_error(checkpoint.model(), checkpoint.contract, features, logits)
 
 
 def _build_all(
@@ -197,8 +124,8 @@ def _build_all(
 def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
     """Keep what the earlier bundle has of formats and views that were not asked for now.
 
-    Only when they were built from the same weights and judged by the same swipes, budget and
-    lexicon, and their files are unaltered: a manifest never mixes two models.
+    Only when they were built from the same weights and judged by the same samples, budget and
+    decoder, and their files are unaltered: a manifest never mixes two models.
     """
     if not (earlier / FILE).is_file():
         return manifest

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from exporter.figures import HEADINGS, cells
 from exporter.policy import DEFAULT_BUDGET, Policy
 from swipe.console import console, make_app, make_table, run
-from swipe.errors import ExitCode
+from swipe.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from exporter.manifest import Manifest
+    from exporter.origins import Request as ModelAsked
 
 app = make_app(
     "Lower a checkpoint to ONNX (opset 14), ExecuTorch and Core ML; quantize, measure what it "
@@ -83,11 +85,26 @@ PresetOption = Annotated[
 SamplesOption = Annotated[int, typer.Option(min=100, help="Verification swipes.")]
 
 
-def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
-    """Add the subcommand `name`; all four differ in nothing but the formats they build."""
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="Export a model of your own: a function that returns an exporter.adapter.Exportable. "
+        "--checkpoint then names its weights (.safetensors, .pt); default: the factory's.",
+    ),
+]
+ABOUT_SWIPES: Final = ("view", "data", "lexicon", "samples", "preset")
+"""Options that say nothing about anyone else's model."""
+
+
+def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
+    """Add the subcommand `name`; all differ in nothing but the formats, None being all known."""
 
     def command(
+        context: typer.Context,
         checkpoint: CheckpointOption = None,
+        model: ModelOption = None,
         out: OutOption = Path("bundle"),
         view: ViewOption = ViewChoice.BOTH,
         quantize: QuantizeOption = True,
@@ -101,56 +118,81 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         preset: PresetOption = None,
     ) -> None:
         from exporter.bundle import Request, export
-        from exporter.targets import find_target
-        from exporter.views import VIEWS, find_view
-        from train.released import default_checkpoint
+        from exporter.targets import find_target, known_targets
 
-        targets = tuple(find_target(f) for f in formats)
-        views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
+        targets = known_targets() if formats is None else tuple(find_target(f) for f in formats)
         policy = Policy(quantize, budget, require_quantized, require_faster, tune_minutes)
-        request = Request(
-            targets,
-            views,
-            checkpoint or default_checkpoint(),
-            out,
-            policy,
-            data,
-            lexicon,
-            samples,
-            preset,
-        )
-        manifest = export(request, console.print)
+        asked: ModelAsked
+        if model is not None:
+            from exporter.origins.brought import ModelRequest
+
+            _refuse_swipe_options(context)
+            asked = ModelRequest(model, checkpoint)
+        else:
+            from exporter.origins.swipe import SwipeRequest
+            from exporter.views import VIEWS, find_view
+            from train.released import default_checkpoint
+
+            views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
+            found = checkpoint or default_checkpoint()
+            asked = SwipeRequest(found, views, data, lexicon, samples, preset)
+        manifest = export(Request(targets, asked, out, policy), console.print)
         raise typer.Exit(_conclude(manifest, out))
 
     command.__doc__ = f"{summary}\n\nExample: [bold]swipe-export {name} --quantize[/]"
     app.command(name)(command)
 
 
-_register("all", ("onnx", "executorch", "coreml"), "Build ONNX, ExecuTorch and Core ML.")
+def _refuse_swipe_options(context: typer.Context) -> None:
+    """Refuse options that ``--model`` would leave without effect.
+
+    Raises:
+        UsageError: names both.
+    """
+    for name in ABOUT_SWIPES:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--model and --{name} contradict each other: --{name} is about swipes",
+                fix=f"leave out --{name}; the factory says what it says about its own samples",
+            )
+
+
+_register("all", None, "Build ONNX, ExecuTorch, Core ML, and every format that is installed.")
 _register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
 _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
 
 
+@app.command()
+def plan() -> None:
+    """What would be built here: formats, rungs, missing libraries, how far it can be checked.
+
+    Example: [bold]swipe-export plan[/]
+    """
+    from exporter.targets import known_targets, missing_libraries
+
+    title = "formats, and the rungs of each, best first"
+    table = make_table(title, "format", "file", "rungs", "checked by", "missing")
+    for target in known_targets():
+        rungs = " > ".join(rung.name for rung in target.rungs)
+        missing = ", ".join(missing_libraries(target)) or "-"
+        table.add_row(target.name, target.suffix, rungs, target.level, missing)
+    console.print(table)
+    console.print("next: swipe-export all --quantize")
+
+
 def _conclude(manifest: Manifest, out: Path) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
-    title = f"{out}: judged on {manifest.source.swipes}"
-    table = make_table(
-        title, "format", "view", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
-    )
+    title = f"{out}: judged on {manifest.source.samples}"
+    table = make_table(title, "format", "view", "taken", "kB", *HEADINGS, "verdict", "level")
     for entry in manifest.formats:
-        taken, metrics = entry.taken, entry.taken.verdict.metrics
-        figures = (
-            ("-", "-", "-")
-            if metrics is None
-            else (
-                f"{metrics['scores']['top1']:.2f} %",
-                f"{metrics['reference_scores']['top1']:.2f} %",
-                f"{metrics['agreement']['frames']:.2%}",
-            )
-        )
+        taken, verdict = entry.taken, entry.taken.verdict
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
-        table.add_row(entry.format, entry.view, taken.rung, size, *figures, taken.verdict.status)
+        table.add_row(
+            entry.format, entry.view, taken.rung, size, *cells(verdict.metrics), verdict.status,
+            verdict.level,
+        )  # fmt: skip
     console.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:
