@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from exporter.figures import HEADINGS, cells
+from exporter.figures import BRIEF, brief_cells
 from swipe.console import console, make_app, make_table, run
 from swipe.errors import ExitCode, ParityError
 
@@ -109,11 +109,13 @@ def _latency_table(results: Bench) -> Table:
 def _parity_table(results: Bench) -> Table:
     source = results.manifest.source
     title = f"against PyTorch on {source.verification_samples:,} samples: {source.samples}"
-    table = make_table(title, "implementation", *HEADINGS, "verdict", "level")
+    table = make_table(title, "implementation", *BRIEF, "verdict", "level")
     table.caption = "* is the artefact to ship"
     for row in results.rows:
         verdict = row.verdict
-        table.add_row(_name(row), *cells(verdict.metrics), str(verdict.status), str(verdict.level))
+        table.add_row(
+            _name(row), *brief_cells(verdict.metrics), str(verdict.status), str(verdict.level)
+        )
     return table
 
 

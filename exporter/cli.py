@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from exporter.figures import HEADINGS, cells
+from exporter.figures import BRIEF, brief_cells
 from exporter.policy import DEFAULT_BUDGET, Policy
 from swipe.console import console, make_app, make_table, run
 from swipe.errors import ExitCode, UsageError
@@ -185,14 +185,14 @@ def plan() -> None:
 def _conclude(manifest: Manifest, out: Path) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.samples}"
-    table = make_table(title, "format", "view", "taken", "kB", *HEADINGS, "verdict", "level")
+    table = make_table(title, "format", "view", "taken", "kB", *BRIEF, "verdict", "level")
     for entry in manifest.formats:
         taken, verdict = entry.taken, entry.taken.verdict
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
+        figures = brief_cells(verdict.metrics)
         table.add_row(
-            entry.format, entry.view, taken.rung, size, *cells(verdict.metrics), verdict.status,
-            verdict.level,
-        )  # fmt: skip
+            entry.format, entry.view, taken.rung, size, *figures, verdict.status, verdict.level
+        )
     console.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:

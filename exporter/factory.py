@@ -143,9 +143,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         candidates += [content[key] for key in NESTED if key in content]
     for candidate in candidates:
-        if isinstance(candidate, Mapping) and candidate:
-            if all(isinstance(value, Tensor) for value in candidate.values()):
-                return dict(candidate)
+        found = isinstance(candidate, Mapping) and bool(candidate)
+        if found and all(isinstance(value, Tensor) for value in candidate.values()):
+            return dict(candidate)
     held = sorted(map(str, content))[:8] if isinstance(content, Mapping) else type(content).__name__
     raise CheckpointError(
         f"{path} is no state_dict, it holds {held}",

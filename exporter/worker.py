@@ -1,8 +1,8 @@
 """One format, one process: ``python -P -m exporter.worker JOB FORMAT``.
 
 Each heavy library lives and dies in its own process, so a crash in one format is that format's
-failure, and two formats build at the same time. The job is a folder; ``<format>.job.json`` says what
-to do, progress lines go to stdout, the outcome to ``<format>.json``.
+failure, and two formats build at the same time. The job is a folder; ``<format>.job.json`` says
+what to do, progress lines go to stdout, the outcome to ``<format>.json``.
 """
 
 from __future__ import annotations
