@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from examples.eeg.data import Head
-from examples.eeg.model import KERNEL, build
-from exporter.adapter import Axis, Exportable, Inputs, Kind, Outputs, Reading
+from examples.eeg.model import build
+from exporter.adapter import Exportable, Inputs, Kind, Outputs, Reading
 
 SEED: Final = 0
 SENSORS: Final = 32
@@ -19,16 +19,7 @@ VERIFICATION: Final = 800
 
 
 def recordings() -> Exportable:
-    """The transformer for recordings of one length, judged by whether the source is found."""
-    return _exportable(least=SAMPLES, most=SAMPLES)
-
-
-def recordings_of_any_length() -> Exportable:
-    """The same for 0.25 to 2 seconds, told by nothing but their length."""
-    return _exportable(least=4 * KERNEL, most=2 * SAMPLES)
-
-
-def _exportable(least: int, most: int) -> Exportable:
+    """The transformer for recordings of one second, judged by whether the source is found."""
     head = Head(SEED, SENSORS, REGIONS, SAMPLES)
     numbers = range(TRAINED_ON, TRAINED_ON + VERIFICATION)
     seen = [head.recording(number) for number in numbers]
@@ -50,7 +41,6 @@ def _exportable(least: int, most: int) -> Exportable:
         reading=Reading(Kind.VALUES),
         name="eeg",
         output_name="activity",
-        axes={"signals": {2: Axis("T", least, most)}},
         metric=located,
         metric_name="located",
         samples=f"{VERIFICATION} generated recordings",
