@@ -130,7 +130,7 @@ class Exportable:
     def size(self, call: Inputs, axis: str) -> int:
         """How long `call` is along `axis`, padding included."""
         return next(
-            call[name].shape[dimension]
+            int(call[name].shape[dimension])
             for name, dimensions in self.axes.items()
             for dimension, found in dimensions.items()
             if found.name == axis
@@ -149,7 +149,8 @@ class Exportable:
         real = {length.axis: int(call[length.input][0]) for length in self.lengths}
         for name, value in call.items():
             for dimension, axis in self.axes.get(name, {}).items():
-                value = value.take(range(real.get(axis.name, value.shape[dimension])), dimension)
+                count = real.get(axis.name, int(value.shape[dimension]))
+                value = value.take(range(count), dimension)
             found.update(f"{name} {value.dtype} {value.shape} ".encode())
             found.update(np.ascontiguousarray(value).data)
         return found.digest()

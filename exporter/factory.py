@@ -135,7 +135,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == SAFETENSORS:
         from safetensors.torch import load_file
 
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     import torch
 
     content: Any = torch.load(path, map_location="cpu", weights_only=True)

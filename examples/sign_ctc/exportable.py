@@ -49,7 +49,8 @@ def _exportable(name: str, module: nn.Module, axis: Axis) -> Exportable:
 
     def right(outputs: Outputs) -> list[float]:
         """The share of each sentence that needs no correction."""
-        edits = (count_edits([truth], [_read(row)]) for truth, row in zip(said, outputs, strict=True))
+        pairs = zip(said, map(_read, outputs), strict=True)
+        edits = [count_edits([truth], [answer]) for truth, answer in pairs]
         return [max(0.0, 1.0 - edit.cer / 100.0) for edit in edits]
 
     calibration = [_call(signer, number, axis) for number in range(CALIBRATION)]

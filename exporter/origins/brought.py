@@ -31,8 +31,6 @@ from swipe.files import sha256_file
 from train.checkpoint import ModelCheckpoint, copy_tensors, save_checkpoint
 from train.sealed import digest
 
-DIGESTS = "samples"
-
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
@@ -114,7 +112,7 @@ class BroughtOrigin:
         save_checkpoint(kept, folder / CHECKPOINT)
         # The sidecar is for run folders; a bundle has its manifest.
         (folder / CHECKPOINT).with_suffix(".json").unlink()
-        np.savez_compressed(folder / VERIFICATION, **{DIGESTS: _digests(given)})
+        np.savez_compressed(folder / VERIFICATION, digests=_digests(given))
         return ModelSource(
             weights_sha256=digest("", tensors),
             parameters=sum(p.numel() for p in given.module.parameters()),
@@ -197,7 +195,7 @@ def reopen_brought(
     given, _ = load_exportable(source.factory, folder / CHECKPOINT)
     require_weights(folder, digest("", copy_tensors(given.module)), source)
     with np.load(folder / VERIFICATION) as kept:
-        _require_same(kept[DIGESTS], _digests(given), source.factory)
+        _require_same(kept["digests"], _digests(given), source.factory)
     say(f"PyTorch on {len(given.verification):,} samples")
     evidence = evidence_of(given, references(given), source.reference_rounding)
     return BroughtSubjects(given, source, evidence)
