@@ -117,6 +117,8 @@ def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
         samples: SamplesOption = 2000,
         preset: PresetOption = None,
     ) -> None:
+        if model is not None:
+            _refuse_swipe_options(context)
         from exporter.bundle import Request, export
         from exporter.targets import find_target, known_targets
 
@@ -126,7 +128,6 @@ def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
         if model is not None:
             from exporter.origins.brought import ModelRequest
 
-            _refuse_swipe_options(context)
             asked = ModelRequest(model, checkpoint)
         else:
             from exporter.origins.swipe import SwipeRequest
