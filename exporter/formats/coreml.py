@@ -1,8 +1,9 @@
 """Core ML: an ML Program ``.mlpackage`` for iOS 17 and macOS 14, in float32, float16 or int8.
 
-Built anywhere, executed only on macOS: elsewhere `inspect` is what stands between a wrong
-conversion and a phone, so it reads every weight back. Known silent errors of the converter are
-refused here or kept out by construction (see `_refuse_masked_attention`, `_runs_in_float16`).
+Built anywhere. Core ML itself runs on macOS only; elsewhere the package is executed by our own
+reference interpreter (`exporter.mil`), which reads nothing but the file. `inspect` reads every
+weight back. Known silent errors of the converter are refused here or kept out by construction (see
+`_refuse_masked_attention`, `_runs_in_float16`).
 
 The package is rewritten after saving: coremltools gives it random identifiers and a date, and two
 builds of one model must be the same bytes.
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from exporter.formats import Lowering, Runner
 from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
-from swipe.errors import LoweringError, MissingError
+from swipe.errors import LoweringError
 from swipe.files import size_bytes
 
 EXTRA: Final = "coreml"
@@ -56,16 +57,24 @@ def quantize(job: Lowering, path: Path, rung: str) -> None:
     _save(_quantized(model, job) if rung == "int8" else model, job, path, rung)
 
 
-def load(path: Path, threads: int = 1) -> Runner:
-    """Open `path` in Core ML on the CPU, macOS only; see `exporter.formats.Format.load`.
+def runtime() -> str:
+    """What `load` executes packages in on this machine: "Core ML" or "reference interpreter"."""
+    return "Core ML" if platform.system() == "Darwin" else "reference interpreter"
 
-    Core ML chooses its threads itself: `threads` is accepted for symmetry and has no effect.
+
+def load(path: Path, threads: int = 1) -> Runner:
+    """Open `path` in Core ML on the CPU, and off macOS in our own reference interpreter.
+
+    The interpreter computes what the package's operations are defined to, not what Apple's kernels
+    make of them; `runtime` says which of the two it is. See `exporter.formats.Format.load`.
+    `threads` is accepted for symmetry and has no effect: Core ML chooses its threads itself, and
+    the interpreter runs on those that torch has in this process.
     """
-    if platform.system() != "Darwin":
-        raise MissingError(
-            f"{path.name} can be built here, but Core ML executes only on macOS",
-            fix="run this step on a Mac, or rely on the structural checks",
-        )
+    return load_core_ml(path) if runtime() == "Core ML" else load_reference(path)
+
+
+def load_core_ml(path: Path) -> Runner:
+    """`load` in Core ML, macOS only."""
     coremltools = library("coremltools", EXTRA)
     try:
         with quiet():
@@ -84,6 +93,29 @@ def load(path: Path, threads: int = 1) -> Runner:
         except Exception as error:
             raise unusable(path, "cannot be executed", error, "coreml") from error
         return np.asarray(outputs[target], dtype=np.float32)
+
+    return run
+
+
+def load_reference(path: Path) -> Runner:
+    """`load` in the reference interpreter, on any machine."""
+    from exporter.mil import Interpreter
+
+    interpreter = Interpreter.open(path)
+    features, target = interpreter.inputs, interpreter.outputs[0].name
+
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        if len(inputs) != len(features):
+            raise LoweringError(
+                f"{path.name} takes {len(features)} inputs and got {len(inputs)}",
+                fix=f"pass {', '.join(feature.name for feature in features)}, in that order",
+            )
+        given = {
+            # Core ML has no int64; lengths are int32 there.
+            feature.name: value.astype(np.int32) if value.dtype == np.int64 else value
+            for feature, value in zip(features, inputs, strict=True)
+        }
+        return np.asarray(interpreter.run(given)[target], dtype=np.float32)
 
     return run
 

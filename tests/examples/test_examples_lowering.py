@@ -57,23 +57,16 @@ def test_nothing_in_the_exported_program_is_fused_or_depends_on_the_data(example
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fmt", [onnx, executorch], ids=["onnx", "executorch"])
+@pytest.mark.parametrize("fmt", [onnx, executorch, coreml], ids=["onnx", "executorch", "coreml"])
 @EXAMPLES
 def test_an_artefact_computes_what_the_model_does(
     tmp_path: Path, example: Example, fmt: ModuleType
 ) -> None:
     job = example()
-    fmt.lower(job, tmp_path / "artefact")
-    run = fmt.load(tmp_path / "artefact")
+    path = tmp_path / f"artefact{'.mlpackage' if fmt is coreml else ''}"
+    fmt.lower(job, path)
+    assert fmt.metadata(path)["name"] == job.metadata["name"]
+    assert fmt.inspect(path)
+    run = fmt.load(path)
     answers = np.concatenate([run(call["x"]) for call in job.calibration])
     assert np.abs(answers - expected(job)).max() < 1e-4
-
-
-@pytest.mark.slow
-@EXAMPLES
-def test_core_ml_builds_a_package(tmp_path: Path, example: Example) -> None:
-    job = example()
-    path = tmp_path / "artefact.mlpackage"
-    coreml.lower(job, path)
-    assert coreml.metadata(path)["name"] == job.metadata["name"]
-    assert coreml.inspect(path)

@@ -1,4 +1,4 @@
-"""Core ML artefacts: their structure, on any machine; their numbers, on a Mac."""
+"""Core ML artefacts: their structure and their numbers, on any machine; Core ML's, on a Mac."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from exporter.formats import Lowering
 from exporter.formats import coreml as coreml_format
 from exporter.formats.build import staged
-from swipe.errors import LoweringError, MissingError, UsageError
+from swipe.errors import LoweringError, UsageError
 from swipe.files import size_bytes
 
 pytest.importorskip("coremltools")
@@ -121,18 +121,36 @@ def test_a_truncated_file_is_refused(file: str, packages: dict[str, Path], tmp_p
         coreml_format.inspect(broken)
 
 
-@pytest.mark.skipif(on_a_mac, reason="a Mac can execute it")
-def test_it_executes_only_on_a_mac(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="only on macOS"):
-        coreml_format.load(tmp_path / "model.mlpackage")
+def test_what_executes_a_package_is_said() -> None:
+    assert coreml_format.runtime() == ("Core ML" if on_a_mac else "reference interpreter")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not on_a_mac, reason="Core ML executes only on macOS")
 def test_the_float_package_agrees_with_torch(job: Lowering, packages: dict[str, Path]) -> None:
     run = coreml_format.load(packages["fp32"])
     logits = np.concatenate([run(row[None]) for row in INPUTS])
     np.testing.assert_allclose(logits, expected(job, INPUTS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not on_a_mac, reason="Core ML executes only on macOS")
+@pytest.mark.parametrize(("rung", "limit"), [("fp32", 1e-4), ("fp16", 0.1), ("int8", 0.1)])
+def test_core_ml_agrees_with_the_reference_interpreter(
+    rung: str, limit: float, packages: dict[str, Path]
+) -> None:
+    runs = coreml_format.load_core_ml, coreml_format.load_reference
+    real, reference = (
+        np.concatenate([run(row[None]) for row in INPUTS])
+        for run in (load(packages[rung]) for load in runs)
+    )
+    assert np.abs(real - reference).max() <= limit
+
+
+@pytest.mark.slow
+def test_the_reference_refuses_a_wrong_number_of_inputs(packages: dict[str, Path]) -> None:
+    run = coreml_format.load_reference(packages["fp32"])
+    with pytest.raises(LoweringError, match="takes 1 inputs and got 2"):
+        run(INPUTS[:1], INPUTS[:1])
 
 
 def test_an_unknown_rung_is_named(job: Lowering, tmp_path: Path) -> None:
@@ -228,7 +246,6 @@ def test_what_further_inputs_reach_stays_float32(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not on_a_mac, reason="Core ML executes only on macOS")
 def test_the_float_package_for_any_keyboard_agrees_with_torch(
     agnostic_packages: dict[str, Path],
 ) -> None:
