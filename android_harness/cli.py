@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from exporter.figures import BRIEF, brief_cells
 from swipe.console import console, make_app, make_table, run
 from swipe.errors import ExitCode, ParityError
 
@@ -34,7 +35,7 @@ def bench(
     calls: Annotated[int, typer.Option(min=1, help="Timed calls per round.")] = 25,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per implementation.")] = 1,
     lexicon: Annotated[
-        str | None, typer.Option(help="Decode with this lexicon; default: the bundle's.")
+        str | None, typer.Option(help="Decode swipes with this lexicon; default: the bundle's.")
     ] = None,
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Results file; default: BUNDLE/bench.json.")
@@ -74,16 +75,19 @@ def bench(
 def _export_first(bundle: Path) -> None:
     """Build what ``swipe-export all --quantize`` builds: there is nothing else to measure here."""
     from exporter.bundle import Request, export
+    from exporter.cache import default_folder
+    from exporter.origins.requests import SwipeRequest
+    from exporter.policy import Policy
     from exporter.targets import TARGETS
-    from exporter.views import VIEWS
     from train.released import default_checkpoint
 
     console.print(f"no {bundle} here yet: exporting it first, as swipe-export all --quantize does")
-    export(Request(TARGETS, VIEWS, default_checkpoint(), bundle), console.print)
+    asked = SwipeRequest(default_checkpoint())
+    export(Request(TARGETS, asked, bundle, Policy(), default_folder()), console.print)
 
 
 def _latency_table(results: Bench) -> Table:
-    title = f"latency per swipe, {results.threads} thread(s), interleaved"
+    title = f"latency per call, {results.threads} thread(s), interleaved"
     percentiles = ("p50 ms", "p90 ms", "p99 ms")
     table = make_table(
         title, "implementation", "kB", "load ms", "first ms", *percentiles, "x eager"
@@ -107,25 +111,14 @@ def _latency_table(results: Bench) -> Table:
 
 def _parity_table(results: Bench) -> Table:
     source = results.manifest.source
-    title = f"against PyTorch on {source.verification_swipes:,} swipes: {source.swipes}"
-    agreement = ("frames agree", "words agree")
-    table = make_table(
-        title, "implementation", *agreement, "top-1 %", "top-4 %", "verdict", "level"
-    )
+    title = f"against PyTorch on {source.verification_samples:,} samples: {source.samples}"
+    table = make_table(title, "implementation", *BRIEF, "verdict", "level")
     table.caption = "* is the artefact to ship"
     for row in results.rows:
-        metrics = row.verdict.metrics
-        cells = (
-            ("-", "-", "-", "-")
-            if metrics is None
-            else (
-                f"{metrics['agreement']['frames']:.2%}",
-                f"{metrics['word_agreement']:.2%}",
-                f"{metrics['scores']['top1']:.2f}",
-                f"{metrics['scores']['top4']:.2f}",
-            )
+        verdict = row.verdict
+        table.add_row(
+            _name(row), *brief_cells(verdict.metrics), str(verdict.status), str(verdict.level)
         )
-        table.add_row(_name(row), *cells, str(row.verdict.status), str(row.verdict.level))
     return table
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from android_harness.protocol import Loader, Plan, Timing, measure
 from android_harness.stats import Latency, summarize
@@ -18,21 +15,18 @@ from exporter.formats import Runner
 from exporter.ladder import limits_of
 from exporter.manifest import (
     CHECKPOINT,
-    VERIFICATION,
     Manifest,
     RungEntry,
     library_versions,
     load_manifest,
     require_unaltered,
 )
+from exporter.origins import reopen
 from exporter.parity import Level, Limits, Status, Verdict, refused
 from exporter.targets import Target, find_target
-from exporter.views import BAKED, find_view
-from exporter.words import Words
 from swipe.errors import GateError
-from swipe.files import sha256_file
 
-SCHEMA: Final = "swipe-export/bench/2"
+SCHEMA: Final = "swipe-export/bench/3"
 EAGER: Final = "pytorch eager"
 
 
@@ -47,7 +41,7 @@ class Row:
         timing: loading, first call and raw samples; None where an interpreter stands in for the
             format's runtime, whose time would say nothing.
         latency: its percentiles.
-        verdict: parity with PyTorch on the bundle's verification swipes.
+        verdict: parity with PyTorch on the bundle's verification samples.
     """
 
     name: str
@@ -67,14 +61,14 @@ class Bench:
         skipped: artefacts that cannot be executed here, with the reason; never a pass.
         manifest: the bundle's manifest.
         threads: CPU threads each implementation was given.
-        lexicon: name and hash of the lexicon that decoded.
+        decoding: name and hash of the lexicon that decoded; empty where none did.
     """
 
     rows: tuple[Row, ...]
     skipped: dict[str, str]
     manifest: Manifest
     threads: int
-    lexicon: dict[str, str]
+    decoding: Mapping[str, str]
 
     @property
     def failed(self) -> list[Row]:
@@ -99,10 +93,10 @@ class Bench:
             "emulated": False,
             "threads": self.threads,
             "versions": library_versions(),
-            "contract_id": self.manifest.source.contract_id,
+            **self.manifest.source.identity,
             "weights_sha256": self.manifest.source.weights_sha256,
-            "swipes": self.manifest.source.swipes,
-            "lexicon": self.lexicon,
+            "samples": self.manifest.source.samples,
+            "lexicon": self.decoding,
             "rows": rows,
             "skipped": self.skipped,
         }
@@ -117,63 +111,26 @@ def bench(
         folder: a bundle written by ``swipe-export``.
         plan: how long to measure.
         threads: CPU threads per implementation.
-        lexicon: lexicon to decode with; None: the manifest's.
+        lexicon: lexicon to decode swipes with; None: the manifest's.
         observe: told what is going on.
 
     Raises:
-        UsageError: there is no bundle, or its lexicon is not here.
-        GateError: an artefact, the checkpoint or the swipes are not the manifest's.
+        UsageError: there is no bundle, or its lexicon or factory is not here.
+        GateError: an artefact, the checkpoint or the samples are not the manifest's.
     """
     import torch
 
-    from swipe.decode import BeamDecoder
-    from swipe.lexicon import load_lexicon
-    from swipe.presets import settings_of
-    from train.checkpoint import load_checkpoint
-    from train.evaluate import predict
-
     torch.set_num_threads(threads)
     manifest = load_manifest(folder)
-    checkpoint = load_checkpoint(folder / CHECKPOINT)
-    if checkpoint.weights_sha256 != manifest.source.weights_sha256:
-        raise GateError(
-            f"{folder / CHECKPOINT} is not the checkpoint the manifest speaks of",
-            fix="export again",
-        )
-    features, truths, writers = _verification(folder, manifest)
-    words_known = load_lexicon(lexicon or manifest.source.lexicon)
-    if lexicon is None and words_known.sha256 != manifest.source.lexicon_sha256:
-        raise GateError(
-            f"lexicon {manifest.source.lexicon} is not the one the bundle was judged with",
-            fix="bring back that lexicon, name another with --lexicon, or export again",
-        )
-    preset = manifest.source.preset
-    if preset is not None and words_known.sha256 != manifest.source.lexicon_sha256:
-        observe("decoding with the default settings: the bundle's preset is for its own lexicon")
-        preset = None
-    decode = BeamDecoder(words_known, settings_of(preset, words_known)).decode_words
-    observe(f"PyTorch on {len(truths):,} swipes")
-    logits = predict(checkpoint.model(), checkpoint.contract, features)
-    words = Words(truths, writers, decode)
-    rounding = manifest.source.reference_rounding
-    evidence = {
-        name: find_view(name).evidence(checkpoint, features, logits, words, rounding)
-        for name in {BAKED.name, *(entry.view for entry in manifest.formats)}
-    }
-
-    def eager() -> Runner:
-        baked = BAKED.module(checkpoint.model(), checkpoint.contract)
-
-        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
-            with torch.inference_mode():
-                return baked(torch.from_numpy(row)).numpy()  # type: ignore[no-any-return]
-
-        return run
-
-    loaders: dict[str, Loader] = {EAGER: eager}
+    source = manifest.source
+    subjects = reopen(folder, source, lexicon=lexicon, say=observe)
+    rounding = source.reference_rounding
+    names = {subjects.eager_view, *(entry.view for entry in manifest.formats)}
+    evidence = {name: subjects.evidence(name) for name in names}
+    loaders: dict[str, Loader] = {EAGER: subjects.eager}
     float_limits = find_target("onnx").baseline.limits.allowing(rounding)
     entries: dict[str, _Judged] = {
-        EAGER: _Judged(None, float_limits, evidence[BAKED.name], Level.HOST)
+        EAGER: _Judged(None, float_limits, evidence[subjects.eager_view], Level.HOST)
     }
     interpreted: dict[str, Runner] = {}
     skipped: dict[str, str] = {}
@@ -191,7 +148,7 @@ def bench(
                 interpreted[name] = target.format().load(path)
             else:
                 loaders[name] = _loader(target, path, threads)
-            limits = limits_of(target, entry.rung, manifest.source.accuracy_budget, rounding)
+            limits = limits_of(target, entry.rung, manifest.accuracy_budget, rounding)
             entries[name] = _Judged(entry, limits, evidence[format_entry.view], target.level)
     if len(entries) == 1 and not skipped:
         raise GateError(f"{folder} ships no artefact", fix="export again")
@@ -213,8 +170,7 @@ def bench(
                 verdict=_verdict(runner, judged),
             )
         )
-    used = {"name": words_known.name, "sha256": words_known.sha256}
-    return Bench(tuple(rows), skipped, manifest, threads, used)
+    return Bench(tuple(rows), skipped, manifest, threads, subjects.decoding)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,18 +181,6 @@ class _Judged:
     limits: Limits
     evidence: Evidence
     level: Level
-
-
-def _verification(
-    folder: Path, manifest: Manifest
-) -> tuple[NDArray[np.float32], list[str], list[str]]:
-    path = folder / VERIFICATION
-    if not path.is_file() or sha256_file(path) != manifest.source.verification_sha256:
-        raise GateError(
-            f"{path} does not hold the swipes the manifest speaks of", fix="export again"
-        )
-    with np.load(path) as samples:
-        return samples["features"], samples["words"].tolist(), samples["writers"].tolist()
 
 
 def _loader(target: Target, path: Path, threads: int) -> Loader:

@@ -1,4 +1,4 @@
-"""One export from checkpoint to published bundle folder.
+"""One export from what was asked for to a published bundle folder.
 
 Everything is built beside the bundle and moved into place when every requested format has an
 artefact to ship; until then, and after any failure, the earlier bundle is untouched. A bundle that
@@ -12,60 +12,61 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from exporter import fingerprint
 from exporter.cache import Cache, copy
 from exporter.ladder import Say
 from exporter.lock import held
 from exporter.manifest import (
-    CHECKPOINT,
     FILE,
     SCHEMA,
-    VERIFICATION,
+    AnySource,
     FormatEntry,
     Manifest,
     RungEntry,
-    Source,
     ViewEntry,
     library_versions,
     load_manifest,
     require_unaltered,
 )
+from exporter.origins import Request as ModelAsked
 from exporter.policy import Policy
-from exporter.preparation import SAMPLES, recall_or_prepare
+from exporter.preparation import recall_or_prepare
 from exporter.report import write_report
 from exporter.targets import Target, require_libraries
 from exporter.worker import Job, Records, recall_records, run_worker
-from swipe.errors import GateError, SwipeError
+from swipe.errors import SwipeError
 from swipe.files import replacing_folder, sha256_file
-from train.runs import checkpoint_file
 
-if TYPE_CHECKING:
-    from exporter.views import View
+SOURCE: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for; see ``swipe-export --help``."""
+    """What the user asked for; see ``swipe-export --help``.
+
+    Attributes:
+        targets: the formats to build.
+        model: what to build them from, see `exporter.origins.requests`.
+        out: the bundle's folder.
+        policy: how rungs are chosen.
+        cache: folder of earlier results; None: none are used, and none are kept.
+    """
 
     targets: tuple[Target, ...]
-    views: tuple[View, ...]
-    checkpoint: Path
+    model: ModelAsked
     out: Path
     policy: Policy = field(default_factory=Policy)
-    data: str | None = None
-    lexicon: str = "wordfreq"
-    samples: int = 2000
-    preset: Path | None = None
     cache: Path | None = None
-    """Folder of earlier results; None: none are used, and none are kept."""
 
 
 def export(request: Request, say: Say) -> Manifest:
@@ -73,12 +74,11 @@ def export(request: Request, say: Say) -> Manifest:
 
     Raises:
         MissingError: a library of a requested format is not installed; nothing was built.
-        UsageError: the checkpoint, data, lexicon or output folder cannot be used, or another
-            process is writing to it.
-        GateError: the checkpoint or a format was refused; the earlier bundle is untouched.
+        UsageError: the model, data, lexicon or output folder cannot be used, or another process is
+            writing to it.
+        GateError: the model or a format was refused; the earlier bundle is untouched.
     """
     require_libraries(request.targets)
-    weights = checkpoint_file(request.checkpoint)
     out = request.out.resolve()
     cache = None if request.cache is None else Cache(request.cache, say)
     environment = fingerprint.environment()
@@ -87,28 +87,17 @@ def export(request: Request, say: Say) -> Manifest:
         replacing_folder(out, marker=FILE, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        prepared = recall_or_prepare(request, weights, Path(scratch), cache, environment, say)
-        shutil.copyfile(weights, folder / CHECKPOINT)
-        if sha256_file(folder / CHECKPOINT) != prepared.checkpoint_sha256:
-            raise GateError(
-                f"{weights} was replaced while it was being exported", fix="export again"
-            )
-        shutil.move(Path(scratch, VERIFICATION), folder / VERIFICATION)
-        source = Source(**prepared.source, accuracy_budget=request.policy.budget)
+        prepared = recall_or_prepare(request.model, folder, Path(scratch), cache, environment, say)
+        # What no hash can know is not looked up, and not kept either.
+        known = cache is not None and request.model.parts() is not None
+        source = SOURCE.validate_python(prepared.source)
         job = Job(
-            checkpoint=str((folder / CHECKPOINT).resolve()),
             folder=str(folder.resolve()),
-            views=tuple(view.name for view in request.views),
-            lexicon=request.lexicon,
+            views=tuple(prepared.names),
             policy=request.policy,
-            rounding=source.reference_rounding,
-            preset=source.preset,
-            cache=None if request.cache is None else str(request.cache),
-            parts={
-                "environment": environment,
-                "samples": sha256_file(Path(scratch, SAMPLES)),
-                "source": prepared.source,
-            },
+            source=source,
+            cache=None if cache is None or not known else str(cache.folder),
+            parts=_parts(prepared.source, Path(scratch), environment),
         )
         manifest = Manifest(
             schema_name=SCHEMA,
@@ -116,6 +105,7 @@ def export(request: Request, say: Say) -> Manifest:
             platform=f"{platform.system()} {platform.machine()}",
             versions=library_versions(),
             source=source,
+            accuracy_budget=request.policy.budget,
             views=tuple(ViewEntry.model_validate(view) for view in prepared.views),
             formats=_build_all(Path(scratch), job, request.targets, say),
         )
@@ -123,6 +113,14 @@ def export(request: Request, say: Say) -> Manifest:
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
+
+
+def _parts(
+    source: Mapping[str, Any], scratch: Path, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that shapes the results of every format: record, the workers' samples, machine."""
+    samples = {path.name: sha256_file(path) for path in sorted(scratch.iterdir())}
+    return {"environment": dict(environment), "samples": samples, "source": dict(source)}
 
 
 def _build_all(
@@ -165,14 +163,15 @@ def _entries(target: str, views: Records) -> dict[str, FormatEntry]:
 def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
     """Keep what the earlier bundle has of formats and views that were not asked for now.
 
-    Only when they were built from the same weights and judged by the same swipes, budget and
-    lexicon, and their files are unaltered: a manifest never mixes two models.
+    Only when they were built from the same weights and judged by the same samples, budget and
+    decoder, and their files are unaltered: a manifest never mixes two models.
     """
     if not (earlier / FILE).is_file():
         return manifest
     try:
         previous = load_manifest(earlier)
-        if previous.source != manifest.source:
+        same = (previous.source, previous.accuracy_budget)
+        if same != (manifest.source, manifest.accuracy_budget):
             return manifest
         built = {(entry.format, entry.view) for entry in manifest.formats}
         kept = [entry for entry in previous.formats if (entry.format, entry.view) not in built]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from exporter.figures import BRIEF, brief_cells
 from exporter.policy import DEFAULT_BUDGET, Policy
 from exporter.verbs import JsonOption, register
 from swipe.console import make_app, make_table, run
-from swipe.errors import ExitCode
+from swipe.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from exporter.answer import Answer
     from exporter.manifest import Manifest
+    from exporter.origins import Request as ModelAsked
 
 app = make_app(
     "Lower a checkpoint to ONNX (opset 14), ExecuTorch and Core ML; quantize, measure what it "
@@ -91,13 +93,26 @@ CacheOption = Annotated[
         "--cache/--no-cache", help="Reuse results of earlier exports, see swipe-export cache."
     ),
 ]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="Export a model of your own: a function that returns an exporter.adapter.Exportable. "
+        "--checkpoint then names its weights (.safetensors, .pt); default: the factory's.",
+    ),
+]
+ABOUT_SWIPES: Final = ("view", "data", "lexicon", "samples", "preset")
+"""Options that say nothing about anyone else's model."""
 
 
-def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
-    """Add the subcommand `name`; all four differ in nothing but the formats they build."""
+def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
+    """Add the subcommand `name`; all differ in nothing but the formats, None being all known."""
 
     def command(
+        context: typer.Context,
         checkpoint: CheckpointOption = None,
+        model: ModelOption = None,
         out: OutOption = Path("bundle"),
         view: ViewOption = ViewChoice.BOTH,
         quantize: QuantizeOption = True,
@@ -112,31 +127,28 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
         cache: CacheOption = True,
         json: JsonOption = False,
     ) -> None:
+        if model is not None:
+            _refuse_swipe_options(context)
         from exporter.answer import answering
         from exporter.bundle import Request, export
         from exporter.cache import default_folder
+        from exporter.origins.requests import SWIPE_VIEWS, ModelRequest, SwipeRequest
         from exporter.progress import showing
-        from exporter.targets import find_target
-        from exporter.views import VIEWS, find_view
+        from exporter.targets import find_target, known_targets
         from train.released import default_checkpoint
 
         with answering(name, json) as answer:
-            targets = tuple(find_target(f) for f in formats)
-            views = VIEWS if view is ViewChoice.BOTH else (find_view(view),)
+            targets = known_targets() if formats is None else tuple(map(find_target, formats))
             policy = Policy(quantize, budget, require_quantized, require_faster, tune_minutes)
-            request = Request(
-                targets,
-                views,
-                checkpoint or default_checkpoint(),
-                out,
-                policy,
-                data,
-                lexicon,
-                samples,
-                preset,
-                default_folder() if cache else None,
-            )
-            with showing(answer.people, formats) as say:
+            asked: ModelAsked
+            if model is not None:
+                asked = ModelRequest(model, checkpoint)
+            else:
+                views = SWIPE_VIEWS if view is ViewChoice.BOTH else (view.value,)
+                found = checkpoint or default_checkpoint()
+                asked = SwipeRequest(found, views, data, lexicon, samples, preset)
+            request = Request(targets, asked, out, policy, default_folder() if cache else None)
+            with showing(answer.people, [target.name for target in targets]) as say:
                 manifest = export(request, say)
             _conclude(manifest, out, answer)
         raise typer.Exit(answer.exit_code)
@@ -145,7 +157,22 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
     app.command(name)(command)
 
 
-_register("all", ("onnx", "executorch", "coreml"), "Build ONNX, ExecuTorch and Core ML.")
+def _refuse_swipe_options(context: typer.Context) -> None:
+    """Refuse options that ``--model`` would leave without effect.
+
+    Raises:
+        UsageError: names both.
+    """
+    for name in ABOUT_SWIPES:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--model and --{name} contradict each other: --{name} is about swipes",
+                fix=f"leave out --{name}; the factory says what it says about its own samples",
+            )
+
+
+_register("all", None, "Build ONNX, ExecuTorch, Core ML, and every format that is installed.")
 _register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
 _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
@@ -156,23 +183,15 @@ register(app)
 
 def _conclude(manifest: Manifest, out: Path, answer: Answer) -> None:
     """Tell what was taken and why, and choose the exit code."""
-    title = f"{out}: judged on {manifest.source.swipes}"
-    table = make_table(
-        title, "format", "view", "taken", "kB", "top-1", "PyTorch", "frames agree", "verdict"
-    )
+    title = f"{out}: judged on {manifest.source.samples}"
+    table = make_table(title, "format", "view", "taken", "kB", *BRIEF, "verdict", "level")
     for entry in manifest.formats:
-        taken, metrics = entry.taken, entry.taken.verdict.metrics
-        figures = (
-            ("-", "-", "-")
-            if metrics is None
-            else (
-                f"{metrics['scores']['top1']:.2f} %",
-                f"{metrics['reference_scores']['top1']:.2f} %",
-                f"{metrics['agreement']['frames']:.2%}",
-            )
-        )
+        taken, verdict = entry.taken, entry.taken.verdict
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
-        table.add_row(entry.format, entry.view, taken.rung, size, *figures, taken.verdict.status)
+        figures = brief_cells(verdict.metrics)
+        table.add_row(
+            entry.format, entry.view, taken.rung, size, *figures, verdict.status, verdict.level
+        )
     answer.people.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:

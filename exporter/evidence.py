@@ -22,6 +22,14 @@ from exporter.parity import (
 from exporter.parity.outputs import Outputs
 from swipe.errors import GateError, LoweringError
 
+Real = Callable[[Inputs, NDArray[np.float32]], NDArray[np.float32]]
+"""A call and its output -> the part of the output that has meaning: what padding gave has none."""
+
+
+def whole(call: Inputs, output: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The `Real` of models that know no padding."""
+    return output
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
@@ -59,6 +67,7 @@ class Evidence:
         rounding: largest error of PyTorch's own float32 outputs, against float64.
         trials: what has to agree besides.
         refusals: what has to be refused.
+        real: which part of an output counts; PyTorch's outputs here hold nothing else.
     """
 
     calls: Sequence[Inputs]
@@ -69,6 +78,7 @@ class Evidence:
     rounding: float = 0.0
     trials: tuple[Trial, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    real: Real = whole
 
 
 def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Level.HOST) -> Verdict:
@@ -77,7 +87,7 @@ def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Lev
     Raises:
         LoweringError: it cannot be executed, or an output is misshapen or not finite.
     """
-    outputs = run_all(runner, evidence.calls, evidence.reference.outputs)
+    outputs = run_all(runner, evidence.calls, evidence.reference.outputs, evidence.real)
     verdict = compare(
         evidence.reference,
         evidence.answer(outputs),
@@ -91,7 +101,7 @@ def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Lev
         for trial in evidence.trials
         for reason in disagreements(
             trial.expected,
-            run_all(runner, trial.calls, trial.expected),
+            run_all(runner, trial.calls, trial.expected, evidence.real),
             evidence.reading,
             limits,
         )
@@ -104,26 +114,29 @@ def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Lev
 
 
 def run_all(
-    runner: Runner, calls: Sequence[Inputs], expected: Outputs
+    runner: Runner, calls: Sequence[Inputs], expected: Outputs, real: Real = whole
 ) -> list[NDArray[np.float32]]:
-    """Outputs of every call, one at a time as a phone does, shaped like `expected`.
+    """Outputs of every call, one at a time as a phone does: the `real` part, like `expected`.
 
     Raises:
         LoweringError: an output has another shape, or is not finite and so cannot be decoded.
     """
-    outputs = []
+    outputs: list[NDArray[np.float32]] = []
+    bad = total = 0
     for number, (call, wanted) in enumerate(zip(calls, expected, strict=True)):
         output = runner(*call.values())
-        if output.shape != (1, *wanted.shape):
+        row = real(call, output[0]) if output.ndim and len(output) == 1 else output
+        if row.shape != wanted.shape:
             raise LoweringError(
                 f"sample {number} gives an output of shape {output.shape}, PyTorch's is "
                 f"{(1, *wanted.shape)}",
                 fix="export again from the checkpoint",
             )
-        outputs.append(output[0])
-    bad = sum(row.size - int(np.isfinite(row).sum()) for row in outputs)
+        # What padding gave is counted too: NaN there is one `max` away from what is real.
+        bad += output.size - int(np.isfinite(output).sum())
+        total += output.size
+        outputs.append(row)
     if bad:
-        total = sum(row.size for row in outputs)
         raise LoweringError(f"{bad} of {total} outputs are NaN or Inf", fix="use another rung")
     return outputs
 

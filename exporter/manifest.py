@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swipe.errors import GateError, UsageError
 from swipe.files import sha256_file, write_text_atomic
 
-SCHEMA: Final = "swipe-export/bundle/3"
+SCHEMA: Final = "swipe-export/bundle/4"
 FILE: Final = "manifest.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 VERIFICATION: Final = "verification.npz"
@@ -62,19 +63,20 @@ class TensorEntry(_Record):
     """One input or output; formats without names have the inputs in this order."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
+    """A size that varies is a string, e.g. "T:4..200"."""
     dtype: str
     meaning: str
 
 
 class ViewEntry(_Record):
-    """What the artefacts of one view take and give; see `exporter.views`."""
+    """What the artefacts of one form of a model take and give, e.g. of `exporter.views`."""
 
     name: str
     inputs: tuple[TensorEntry, ...]
     output: TensorEntry
     also_tried: tuple[str, ...]
-    """Keyboards whose outputs had to agree with PyTorch's besides the contract's own."""
+    """What had to agree with PyTorch besides the verification samples, and what be refused."""
 
 
 class FormatEntry(_Record):
@@ -90,27 +92,96 @@ class FormatEntry(_Record):
         return next(rung for rung in self.rungs if rung.taken)
 
 
-class Source(_Record):
-    """What everything in the bundle was built from and judged by."""
+class Source(_Record, ABC):
+    """What everything in a bundle was built from and judged by, whatever the model."""
 
-    checkpoint_step: int
     weights_sha256: str
+    parameters: int
+    samples: str
+    """What artefacts are judged by, in words."""
+    calibration_samples: int
+    verification_samples: int
+    verification_sha256: str
+    reference_rounding: float
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What tells the model from others, besides its weights."""
+
+    @abstractmethod
+    def lines(self) -> tuple[str, ...]:
+        """The record for a person."""
+
+
+class SwipeSource(Source):
+    """A swipe model's checkpoint, and the lexicon that its words were decoded with."""
+
+    kind: Literal["swipe"] = "swipe"
+    checkpoint_step: int
     contract_id: str
     contract: dict[str, Any]
-    parameters: int
     trained_on: dict[str, Any]
-    swipes: str
-    calibration_swipes: int
-    verification_swipes: int
-    verification_sha256: str
     lexicon: str
     lexicon_sha256: str
     decoder: dict[str, float | None]
     """`swipe.decode.DecoderPreset` that words were decoded with, for hosts; None is infinite."""
     preset: dict[str, Any] | None = None
     """`swipe.presets.TunedPreset` that these settings come from; None: they are the default."""
-    accuracy_budget: float
-    reference_rounding: float
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The contract."""
+        return {"contract_id": self.contract_id}
+
+    def lines(self) -> tuple[str, ...]:
+        """Weights, swipes, decoder."""
+        settings = ", ".join(
+            f"{k} {'infinite' if v is None else f'{v:g}'}" for k, v in self.decoder.items()
+        )
+        return (
+            f"Weights `{self.weights_sha256[:16]}`, step {self.checkpoint_step:,}, "
+            f"{self.parameters:,} parameters, contract `{self.contract_id}`.",
+            f"Judged on {self.verification_samples:,} swipes ({self.samples}), lexicon "
+            f"`{self.lexicon}` (`{self.lexicon_sha256[:16]}`).",
+            f"Decoder: {settings}.",
+        )
+
+
+class ModelSource(Source):
+    """Anyone's model, see `exporter.adapter`."""
+
+    kind: Literal["model"] = "model"
+    factory: str
+    weights: str
+    """Where they come from, in words."""
+    checkpoint_step: int | None
+    outputs: Literal["ctc", "classes", "values"]
+    blank: int | None
+    metric: str | None
+    """What the accuracy budget is about; None: nobody knows what is right."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The factory."""
+        return {"factory": self.factory}
+
+    def lines(self) -> tuple[str, ...]:
+        """Factory, weights, samples."""
+        judged = (
+            "nothing says which outputs are right, so only their agreement with PyTorch was judged"
+            if self.metric is None
+            else f"accuracy is {self.metric}"
+        )
+        blank = "" if self.blank is None else f", the blank is class {self.blank}"
+        return (
+            f"Model `{self.factory}`, {self.parameters:,} parameters, weights "
+            f"`{self.weights_sha256[:16]}` ({self.weights}); outputs are {self.outputs}{blank}.",
+            f"Judged on {self.verification_samples:,} samples ({self.samples}); {judged}.",
+        )
+
+
+AnySource = Annotated[SwipeSource | ModelSource, Field(discriminator="kind")]
 
 
 class Manifest(_Record):
@@ -120,7 +191,9 @@ class Manifest(_Record):
     created: str
     platform: str
     versions: dict[str, str]
-    source: Source
+    source: AnySource
+    accuracy_budget: float
+    """Points of accuracy that quantization was allowed to cost."""
     views: tuple[ViewEntry, ...]
     formats: tuple[FormatEntry, ...]
 

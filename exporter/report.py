@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from exporter import report_page
+from exporter.figures import HEADINGS, cells
 from exporter.manifest import FormatEntry, Manifest, RungEntry, TensorEntry
 from swipe.files import write_text_atomic
 
@@ -22,29 +22,20 @@ def write_report(manifest: Manifest, folder: Path) -> None:
     write_text_atomic(folder / report_page.FILE, report_page.render(manifest))
 
 
-def _settings(decoder: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{k} {'infinite' if v is None else f'{v:g}'}" for k, v in decoder.items())
-
-
 def render(manifest: Manifest) -> str:
     """The report's text."""
-    source = manifest.source
+    columns = ("format", "view", "rung", "file", "kB", "verdict", "level", *HEADINGS)
     lines = [
         "# Export report",
         "",
-        f"Weights `{source.weights_sha256[:16]}`, step {source.checkpoint_step:,}, "
-        f"{source.parameters:,} parameters, contract `{source.contract_id}`.",
-        f"Judged on {source.verification_swipes:,} swipes ({source.swipes}), lexicon "
-        f"`{source.lexicon}` (`{source.lexicon_sha256[:16]}`), accuracy budget "
-        f"{source.accuracy_budget:g} points of decoded top-1.",
-        f"Decoder: {_settings(source.decoder)}.",
+        *manifest.source.lines(),
+        f"Quantization may cost {manifest.accuracy_budget:g} points of accuracy.",
         f"Built {manifest.created} on {manifest.platform}.",
         "",
         "## Artefacts to ship",
         "",
-        "| format | view | rung | file | kB | verdict | level | max abs delta | frames agree "
-        "| top-1 | PyTorch top-1 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     lines += [_artefact_row(entry, entry.taken) for entry in manifest.formats]
     for view in manifest.views:
@@ -52,7 +43,7 @@ def render(manifest: Manifest) -> str:
         lines += [_tensor_line("input", tensor) for tensor in view.inputs]
         lines += [_tensor_line("output", view.output)]
         if view.also_tried:
-            lines += ["", f"Also compared with PyTorch on: {', '.join(view.also_tried)}."]
+            lines += ["", f"Also tried: {', '.join(view.also_tried)}."]
     lines += ["", "## Every rung that was tried", ""]
     for entry in manifest.formats:
         for rung in entry.rungs:
@@ -73,20 +64,9 @@ def _tensor_line(role: str, tensor: TensorEntry) -> str:
 
 
 def _artefact_row(entry: FormatEntry, rung: RungEntry) -> str:
-    metrics = rung.verdict.metrics
     size = "-" if rung.size_bytes is None else f"{rung.size_bytes / 1000:.0f}"
-    figures = (
-        ["-"] * 4
-        if metrics is None
-        else [
-            f"{metrics['max_abs_delta']:.1e}",
-            f"{metrics['agreement']['frames']:.2%}",
-            f"{metrics['scores']['top1']:.2f} %",
-            f"{metrics['reference_scores']['top1']:.2f} %",
-        ]
-    )
-    cells = [
+    row = [
         entry.format, entry.view, rung.rung, str(rung.file), size,
-        rung.verdict.status, rung.verdict.level, *figures,
+        rung.verdict.status, rung.verdict.level, *cells(rung.verdict.metrics),
     ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(row) + " |"

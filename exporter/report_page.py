@@ -6,10 +6,11 @@ other people's text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Any, Final
 
+from exporter.figures import BRIEF, brief_cells
 from exporter.manifest import FormatEntry, Manifest, RungEntry
 from exporter.report_chart import Dot, draw
 
@@ -41,17 +42,14 @@ svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .mark{fill:var(--sof
 
 def render(manifest: Manifest) -> str:
     """The page."""
-    source = manifest.source
-    judged = (
-        f"Judged on {source.verification_swipes:,} swipes ({source.swipes}), lexicon "
-        f"{source.lexicon}, accuracy budget {source.accuracy_budget:g} points of decoded top-1."
-    )
     body = [
         "<h1>Export report</h1>",
-        f"<p>{escape(judged)}</p>",
+        # Written for Markdown, whose code marks mean nothing here.
+        *(f"<p>{escape(line.replace('`', ''))}</p>" for line in manifest.source.lines()),
+        f"<p>Quantization may cost {manifest.accuracy_budget:g} points of accuracy.</p>",
         "<h2>To ship</h2>",
         _table(
-            ("artefact", "file", "kB", "verdict", "level", "top-1", "PyTorch"),
+            ("artefact", "file", "kB", "verdict", "level", *BRIEF),
             map(_shipped, manifest.formats),
         ),
         *_chart(manifest),
@@ -95,15 +93,13 @@ def _name(entry: FormatEntry, rung: RungEntry) -> str:
 
 def _shipped(entry: FormatEntry) -> list[str]:
     rung = entry.taken
-    metrics = rung.verdict.metrics
     return [
         escape(_name(entry, rung)),
         f"<code>{escape(str(rung.file))}</code>",
         "-" if rung.size_bytes is None else f"{rung.size_bytes / 1000:,.0f}",
         _status(rung),
         escape(rung.verdict.level),
-        "-" if metrics is None else f"{metrics['scores']['top1']:.2f} %",
-        "-" if metrics is None else f"{metrics['reference_scores']['top1']:.2f} %",
+        *map(escape, brief_cells(rung.verdict.metrics)),
     ]
 
 
@@ -119,9 +115,9 @@ def _chart(manifest: Manifest) -> Iterator[str]:
         )
         for entry in manifest.formats
         for rung in entry.rungs
-        if rung.size_bytes and (metrics := rung.verdict.metrics) is not None
+        if rung.size_bytes and (metrics := rung.verdict.metrics) is not None and metrics["cost"]
     ]
-    chart = draw(dots, manifest.source.accuracy_budget)
+    chart = draw(dots, manifest.accuracy_budget)
     if chart:
         yield "<h2>Size, accuracy, speed</h2>"
         yield chart
@@ -137,17 +133,23 @@ def _differences(entry: FormatEntry) -> Iterator[list[str]]:
         metrics = rung.verdict.metrics
         if metrics is None:
             continue
-        frames, cost = metrics["agreement"]["frames"], metrics["cost"]
-        width = max(0.0, min(1.0, frames))
+        agreement, cost = metrics["agreement"], metrics["cost"]
         yield [
             escape(_name(entry, rung)),
-            f"{frames:.2%}",
-            f'<span class="bar"><i style="width:{width:.1%}"></i></span>',
-            f"{cost['drop']:.2f}",
-            f"{cost['bound']:.2f}",
-            escape(cost["worst_stratum"] or "-"),
-            f"{cost['worst_drop']:.2f}",
+            *(("-", "") if agreement is None else _share(agreement["frames"])),
+            *(("-",) * 4 if cost is None else _cost(cost)),
         ]
+
+
+def _share(share: float) -> tuple[str, str]:
+    """A share as a number and as a bar."""
+    width = max(0.0, min(1.0, share))
+    return f"{share:.2%}", f'<span class="bar"><i style="width:{width:.1%}"></i></span>'
+
+
+def _cost(cost: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    worst = escape(cost["worst_stratum"] or "-")
+    return f"{cost['drop']:.2f}", f"{cost['bound']:.2f}", worst, f"{cost['worst_drop']:.2f}"
 
 
 def _reasons(formats: Sequence[FormatEntry]) -> list[str]:
@@ -167,12 +169,9 @@ def _provenance(manifest: Manifest) -> str:
     source = manifest.source
     facts = {
         "weights": source.weights_sha256,
-        "step": f"{source.checkpoint_step:,}",
-        "parameters": f"{source.parameters:,}",
-        "contract": source.contract_id,
-        "calibrated on": f"{source.calibration_swipes:,} swipes of other writers",
-        "swipes": source.verification_sha256,
-        "lexicon": f"{source.lexicon} {source.lexicon_sha256}",
+        **source.identity,
+        "calibrated on": f"{source.calibration_samples:,} other samples",
+        "samples": source.verification_sha256,
         "built": f"{manifest.created} on {manifest.platform}",
         **manifest.versions,
     }

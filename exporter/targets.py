@@ -1,4 +1,8 @@
-"""What can be built: one declarative row per format."""
+"""What can be built: one declarative row per format.
+
+Another package adds a format of its own as an entry point of the group ``swipe_export.formats``:
+a `Target` whose `module` offers what `exporter.formats.Format` says.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from exporter.formats import Format
@@ -144,17 +150,63 @@ TARGETS: Final = (
 )
 
 
+GROUP: Final = "swipe_export.formats"
+
+
+@cache
+def known_targets() -> tuple[Target, ...]:
+    """Our own formats, then those of installed packages by name.
+
+    Raises:
+        MissingError: a package offers a format that cannot be loaded. Leaving it out would leave a
+            format unbuilt without a word.
+        UsageError: a name is taken.
+    """
+    targets = list(TARGETS)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        target = _load(point)
+        if any(target.name == other.name or target.suffix == other.suffix for other in targets):
+            raise UsageError(
+                f"the format {target.name} ({target.suffix}) of {_package(point)} is there already",
+                fix=f"uninstall {_package(point)}, or a package that offers the same format",
+            )
+        targets.append(target)
+    return tuple(targets)
+
+
+def _load(point: EntryPoint) -> Target:
+    try:
+        target = point.load()
+    except Exception as error:
+        # Any type: importing runs someone's code.
+        raise MissingError(
+            f"the format {point.name} ({_package(point)}) cannot be loaded: {error!r}",
+            fix="install that package again, or uninstall it",
+        ) from error
+    if not isinstance(target, Target) or not target.rungs:
+        raise MissingError(
+            f"the format {point.name} ({_package(point)}) is no {Target.__qualname__} with rungs",
+            fix="install a version of it that fits this one, or uninstall it",
+        )
+    return target
+
+
+def _package(point: EntryPoint) -> str:
+    return point.value if point.dist is None else point.dist.name
+
+
 def find_target(name: str) -> Target:
     """The target called `name`.
 
     Raises:
         UsageError: there is none.
+        MissingError: an installed format cannot be loaded.
     """
-    for target in TARGETS:
+    for target in known_targets():
         if target.name == name:
             return target
     raise UsageError(
-        f"no format {name!r}", fix=f"choose among {', '.join(t.name for t in TARGETS)}"
+        f"no format {name!r}", fix=f"choose among {', '.join(t.name for t in known_targets())}"
     )
 
 

@@ -50,10 +50,11 @@ def plan(
     from exporter.answer import answering
     from exporter.cache import Cache, default_folder
     from exporter.memory import durations
-    from exporter.views import VIEWS, find_view
+    from exporter.origins.requests import SWIPE_VIEWS
+    from exporter.views import find_view
 
     with answering("plan", json) as answer:
-        views = [v.name for v in VIEWS] if view == "both" else [find_view(view).name]
+        views = list(SWIPE_VIEWS) if view == "both" else [find_view(view).name]
         known = durations(Cache(default_folder(), answer.people.print))
         policy = Policy(quantize, DEFAULT_BUDGET)
         rows = planning.plan(_targets(formats), views, policy, known)
@@ -150,6 +151,6 @@ def cache(
 
 
 def _targets(choice: FormatChoice) -> tuple[Target, ...]:
-    from exporter.targets import TARGETS, find_target
+    from exporter.targets import find_target, known_targets
 
-    return TARGETS if choice is FormatChoice.ALL else (find_target(choice),)
+    return known_targets() if choice is FormatChoice.ALL else (find_target(choice),)

@@ -1,8 +1,8 @@
 """One format, one process: ``python -P -m exporter.worker JOB FORMAT``.
 
 Each heavy library lives and dies in its own process, so a crash in one format is that format's
-failure, and two formats build at the same time. The job is a folder; ``job.json`` says what to do,
-``samples.npz`` holds the swipes, ``progress`` lines go to stdout, the outcome to ``<format>.json``.
+failure, and two formats build at the same time. The job is a folder; ``<format>.job.json`` says
+what to do, progress lines go to stdout, the outcome to ``<format>.json``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.cache import Cache
-from exporter.ladder import Say, Subject, climb
+from exporter.ladder import Say, climb
+from exporter.manifest import AnySource
 from exporter.memory import Memory, to_record
 from exporter.policy import Policy
-from exporter.preparation import SAMPLES
 from exporter.targets import find_target
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
@@ -57,37 +55,23 @@ Records = dict[str, list[dict[str, Any]]]
 """Rung records by view, JSON-ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What every format of one export shares.
+class Job(BaseModel):
+    """What every format of one export shares."""
 
-    Attributes:
-        checkpoint: path of the weights.
-        folder: where artefacts go.
-        views: names of the views to build.
-        lexicon: lexicon specification to decode with.
-        policy: what the user decided about the ladder.
-        rounding: largest error of PyTorch's own float32 logits, against float64.
-        preset: record of the decoder's preset; None for the default settings.
-        cache: folder of earlier results; None to use and keep none.
-        parts: everything that shapes the results of all formats, see `exporter.memory`.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: str
     folder: str
+    """Of the bundle: weights and samples are in it, artefacts go there."""
     views: tuple[str, ...]
-    lexicon: str
+    """The forms of the model to build."""
     policy: Policy
-    rounding: float
-    preset: dict[str, Any] | None = None
+    """What the user decided about the ladder."""
+    source: AnySource
+    """What the bundle is made from."""
     cache: str | None = None
-    parts: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> Job:
-        """The job that was written to `path` as JSON."""
-        fields = json.loads(path.read_text())
-        return cls(**{**fields, "policy": Policy(**fields["policy"])})
+    """Folder of earlier results; None to use and keep none."""
+    parts: dict[str, Any] = Field(default_factory=dict)
+    """All that shapes the results of all formats, see `exporter.memory`."""
 
     def memory(self, target: str, view: str, say: Say) -> Memory | None:
         """What is remembered of one format and view; None without a cache."""
@@ -123,7 +107,7 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
     """
     outcome_file = job_folder / f"{target}.json"
     log_file = job_folder / f"{target}.log"
-    (job_folder / f"{target}.job.json").write_text(json.dumps(asdict(job)))
+    (job_folder / f"{target}.job.json").write_text(job.model_dump_json())
     command = [sys.executable, "-P", "-m", "exporter.worker", str(job_folder), target]
     with (
         log_file.open("w") as log,
@@ -165,46 +149,30 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     """The work itself, in the child: lower, verify, fall back."""
     import torch
 
-    from exporter.views import find_view
-    from exporter.words import Words
-    from swipe.decode import BeamDecoder
-    from swipe.lexicon import load_lexicon
-    from swipe.presets import settings_of
-    from train.checkpoint import load_checkpoint
+    from exporter.origins import reopen
 
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(Path(job.checkpoint))
-    with np.load(job_folder / SAMPLES) as samples:
-        calibration, features, logits = (samples[n] for n in ("calibration", "features", "logits"))
-        truths, writers = (samples[name].tolist() for name in ("words", "writers"))
-    lexicon = load_lexicon(job.lexicon)
-    decode = BeamDecoder(lexicon, settings_of(job.preset, lexicon)).decode_words
-    words = Words(truths, writers, decode)
+    folder = Path(job.folder)
+    subjects = reopen(folder, job.source, scratch=job_folder, say=lambda line: None)
+    target = find_target(target_name)
     records: Records = {}
-    for view in map(find_view, job.views):
-        memory = job.memory(target_name, view.name, say)
-        kept = None if memory is None else memory.recall_ladder(job.policy, Path(job.folder))
+    for view in job.views:
+        memory = job.memory(target_name, view, say)
+        kept = None if memory is None else memory.recall_ladder(job.policy, folder)
         if kept is not None:
-            records[view.name] = kept
+            records[view] = kept
             continue
-        subject = Subject(
-            view.name,
-            view.stem,
-            view.lowering(checkpoint, features[:1], calibration),
-            view.evidence(checkpoint, features, logits, words, job.rounding),
-        )
-        target, folder = find_target(target_name), Path(job.folder)
-        climbed = climb(target, subject, folder, job.policy, say, memory)
-        records[view.name] = list(map(to_record, climbed))
+        climbed = climb(target, subjects.subject(view), folder, job.policy, say, memory)
+        records[view] = list(map(to_record, climbed))
         if memory is not None:
-            memory.keep_ladder(job.policy, records[view.name], folder)
+            memory.keep_ladder(job.policy, records[view], folder)
     return records
 
 
 def main() -> int:
     """Entry of the child process."""
     job_folder, target = Path(sys.argv[1]), sys.argv[2]
-    job = Job.load(job_folder / f"{target}.job.json")
+    job = Job.model_validate_json((job_folder / f"{target}.job.json").read_bytes())
     try:
         outcome: dict[str, Any] = {
             "records": build(job_folder, job, target, lambda line: print(line, flush=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.manifest import load_manifest
+from exporter.manifest import SwipeSource, load_manifest
 from swipe.files import sha256_file
 from train.checkpoint import load_checkpoint
 from train.released import released
@@ -57,6 +57,7 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
     assert [(entry.view, entry.format) for entry in manifest.formats] == [
         (view, name) for view in ("baked", "agnostic") for name in ("onnx", "executorch", "coreml")
     ]
+    assert isinstance(manifest.source, SwipeSource)
     assert manifest.source.decoder["beam_width"] == 100
     for entry in manifest.formats:
         assert sum(rung.taken for rung in entry.rungs) == 1

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from train.assemble import load_factory
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -55,3 +57,11 @@ def test_the_tour_runs_as_written(tmp_path: Path) -> None:
 def test_named_files_exist() -> None:
     for name in re.findall(r"`((?:docs|swipe|models)/[\w./]*)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_named_factories_exist() -> None:
+    documents = README + (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\bexamples\.\w+\.exportable:\w+", documents))
+    assert len(names) >= 4
+    for name in names:
+        assert callable(load_factory(name)), name

@@ -22,9 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.transformer import CtcTransformer, Encoder
+
 FEATURES: Final = 6516
 STRIDE: Final = 4
 KERNEL: Final = 5
+GAIN: Final = 0.5
+"""Of the transformer's Xavier initialisation."""
 WINDOW: Final = 9
 """Frames that a squeeze averages over."""
 
@@ -143,6 +147,16 @@ class SignModel(nn.Module):
         # Without `fine`, four frames in a row start out nearly alike, and CTC stays at the blank.
         x = fine + self.back(coarse)[:, :, :count]
         return cast(Tensor, self.head(self.recurrent(x.transpose(1, 2), frames)))
+
+
+def build_transformer(
+    classes: int, features: int = FEATURES, width: int = 64, depth: int = 2, heads: int = 4
+) -> CtcTransformer:
+    """A transformer for the same task, to which padding is invisible as well.
+
+    For runtimes without a recurrent operator, which unroll a BiLSTM to one length.
+    """
+    return CtcTransformer(features, classes, Encoder(width, depth, heads, 2 * width, gain=GAIN))
 
 
 def build(classes: int, features: int = FEATURES, width: int = 32, hidden: int = 48) -> SignModel:

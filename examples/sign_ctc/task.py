@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples.sign_ctc.data import Signer
-from examples.sign_ctc.model import FEATURES, build
+from examples.sign_ctc.model import FEATURES, build, build_transformer
+from swipe.errors import ConfigError
 from swipe.scoring import count_edits
 from train.checkpoint import ModelCheckpoint, copy_tensors
 from train.ctc import Alphabet, collapse, ctc_loss
 from train.task import Batch, Score
+
+NETWORKS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "lstm": build,
+    "transformer": build_transformer,
+}
 
 
 class SignTask:
@@ -30,6 +37,7 @@ class SignTask:
         features: of each frame.
         width: channels of the model.
         hidden: of each direction of its LSTM.
+        network: "lstm", or "transformer", which has no `hidden`.
     """
 
     def __init__(
@@ -45,7 +53,10 @@ class SignTask:
         features: int = FEATURES,
         width: int = 32,
         hidden: int = 48,
+        network: str = "lstm",
     ) -> None:
+        if network not in NETWORKS:
+            raise ConfigError(f"no network {network!r}", fix=f"use one of {', '.join(NETWORKS)}")
         torch.manual_seed(seed)
         self._seed, self._size = seed, min(batch_size, samples)
         self._samples, self._held_out = samples, held_out
@@ -54,9 +65,11 @@ class SignTask:
             "classes": self._alphabet.classes,
             "features": features,
             "width": width,
-            "hidden": hidden,
         }
-        self.model = build(**self._options)
+        if network == "lstm":
+            self._options["hidden"] = hidden
+        self._factory = NETWORKS[network]
+        self.model: nn.Module = self._factory(**self._options)
         self._signer = Signer(seed, glosses, features, longest, noise)
         self._lengths = np.array([self._signer.sentence(n).frames for n in range(samples)])
 
@@ -103,7 +116,7 @@ class SignTask:
     def evaluate(self) -> Score:
         """Word error rate of greedy decoding on held-out sentences."""
         self.model.eval()
-        device = self.model.head.weight.device
+        device = next(self.model.parameters()).device
         said: list[str] = []
         read: list[str] = []
         numbers = range(self._samples, self._samples + self._held_out)
@@ -127,7 +140,7 @@ class SignTask:
     def checkpoint(self, step: int, score: Score) -> ModelCheckpoint:
         """The model as it is now."""
         return ModelCheckpoint(
-            "examples.sign_ctc.model:build",
+            f"{self._factory.__module__}:{self._factory.__name__}",
             self._options,
             copy_tensors(self.model),
             step,

@@ -112,6 +112,24 @@ def declared(metadata: Mapping[str, str], kind: str) -> Signature | None:
     return found
 
 
+def require_bounds(metadata: Mapping[str, str], call: Inputs, name: str) -> None:
+    """Refuse a call beyond the axes that the artefact `name` declares in `metadata`.
+
+    For runtimes whose files cannot hold bounds: a host has to look at the declaration as well.
+
+    Raises:
+        LoweringError: names the input and its size.
+    """
+    shapes = declared(metadata, "inputs") or {}
+    for source, shape in shapes.items():
+        for size, given in zip(map(read, shape), call[source].shape, strict=True):
+            if isinstance(size, Axis) and not size.least <= given <= size.most:
+                raise LoweringError(
+                    f"{name} takes {source} of {spell(size)}, and got {given}",
+                    fix="cut the sample, or export with other bounds of the axis",
+                )
+
+
 def not_kept(names: Sequence[str], where: str, reason: str) -> LoweringError:
     """The error for axes that a format would fix at the example's size."""
     return LoweringError(

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.formats import Axis, Lowering, Runner
-from exporter.formats.axes import Shape, declaration, declared, extreme_calls, read
+from exporter.formats.axes import (
+    Shape,
+    declaration,
+    declared,
+    extreme_calls,
+    read,
+    require_bounds,
+)
 from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
 from exporter.formats.onnx_quantization import (
     EXTRA,
@@ -84,10 +91,13 @@ def load(path: Path, threads: int = 1) -> Runner:
     except Exception as error:
         raise unusable(path, "cannot be loaded", error, "onnx") from error
     names = [value.name for value in session.get_inputs()]
+    entries = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        call = dict(zip(names, inputs, strict=True))
+        require_bounds(entries, call, path.name)
         try:
-            (output,) = session.run(None, dict(zip(names, inputs, strict=True)))
+            (output,) = session.run(None, call)
         except Exception as error:
             raise unusable(path, "cannot be executed", error, "onnx") from error
         return np.asarray(output, dtype=np.float32)

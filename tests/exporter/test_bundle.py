@@ -11,6 +11,7 @@ import pytest
 from exporter.bundle import Request, export
 from exporter.formats import onnx as onnx_format
 from exporter.manifest import FILE, load_manifest, require_unaltered
+from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import find_target, require_libraries
 from exporter.views import AGNOSTIC, BAKED, View, find_view
@@ -29,13 +30,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
 def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
         targets=(find_target("onnx"),),
-        views=views or (BAKED,),
-        checkpoint=checkpoint,
+        model=SwipeRequest(
+            checkpoint,
+            tuple(view.name for view in views or (BAKED,)),
+            data="synthetic:1500",
+            lexicon="wordfreq:20000",
+            samples=300,
+        ),
         out=out,
         policy=Policy(budget=5.0),
-        data="synthetic:1500",
-        lexicon="wordfreq:20000",
-        samples=300,
     )
 
 
@@ -46,7 +49,7 @@ def test_a_bundle_holds_what_its_manifest_says(bundle: Path) -> None:
     assert entry.taken.rung == "int8"
     assert entry.taken.verdict.status == "PASS"
     files = {rung.file for rung in entry.rungs} | {
-        FILE, "report.md", "checkpoint.safetensors", "verification.npz",
+        FILE, "report.md", "report.html", "checkpoint.safetensors", "verification.npz",
     }  # fmt: skip
     assert {p.name for p in bundle.iterdir()} == files
     assert "synthetic" in (bundle / "report.md").read_text()
@@ -158,7 +161,7 @@ def test_a_view_is_added_to_the_bundle_and_described(
     assert (described.output.name, described.output.shape) == ("log_emissions", (1, 32, 65))
     assert "1 = the slot holds a key" in (out / "report.md").read_text()
     embedded = onnx_format.metadata(out / "model-agnostic.int8.onnx")
-    assert embedded["contract_id"] == manifest.source.contract_id
+    assert {"contract_id": embedded["contract_id"]} == manifest.source.identity
     assert embedded["layout_mask"] == described.inputs[2].meaning
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from exporter import cache as caching
 from exporter import fingerprint
-from exporter.bundle import Request
 from exporter.cache import ENTRY, Cache, default_folder, key_of
 from exporter.ladder import RungRecord
 from exporter.memory import Memory, durations
+from exporter.origins.requests import SwipeRequest
 from exporter.parity import Level, Status, Verdict
 from exporter.policy import Policy
 from exporter.preparation import _key
@@ -293,22 +293,20 @@ def test_everything_that_shapes_the_preparation_is_in_its_key(
     for file in files.values():
         file.write_text("1")
     swipes, words, preset = map(str, files.values())
-    request = Request(
-        (), (), weights, tmp_path / "out", data=swipes, lexicon=words, preset=Path(preset)
-    )
+    request = SwipeRequest(weights, data=swipes, lexicon=words, preset=Path(preset))
     environment = fingerprint.environment()
-    first = _key(request, weights, environment)
-    other = replace(request, out=tmp_path, policy=Policy(budget=9))
-    assert _key(other, weights, environment) == first
+    first = _key(request.parts(), environment)
+    assert _key(request.parts(), environment) == first
     keys = {first}
-    keys.add(_key(replace(request, samples=99), weights, environment))
+    keys.add(_key(replace(request, samples=99).parts(), environment))
+    keys.add(_key(replace(request, views=("baked",)).parts(), environment))
     for name in ("code", "libraries", "processor", "python"):
-        keys.add(_key(request, weights, {**environment, name: "another"}))
+        keys.add(_key(request.parts(), {**environment, name: "another"}))
     for file in files.values():
         file.write_text("2")
-        keys.add(_key(request, weights, environment))
+        keys.add(_key(request.parts(), environment))
     (tmp_path / "x.wordfreq.preset.json").write_text("{}")
-    keys.add(_key(request, weights, environment))
+    keys.add(_key(request.parts(), environment))
     weights.write_bytes(weights.read_bytes() + b"\0")
-    keys.add(_key(request, weights, environment))
-    assert len(keys) == 11
+    keys.add(_key(request.parts(), environment))
+    assert len(keys) == 12

@@ -9,7 +9,7 @@ import pytest
 
 from android_harness.local import bench
 from android_harness.protocol import Plan
-from exporter.manifest import FILE
+from exporter.manifest import FILE, SwipeSource
 from exporter.policy import Policy
 from swipe.decode import DecoderPreset
 from swipe.errors import GateError
@@ -30,8 +30,8 @@ def test_a_bundle_without_artefacts_or_with_another_lexicon_or_preset_is_no_pass
     released: Path, tmp_path: Path
 ) -> None:
     from exporter.bundle import Request, export
+    from exporter.origins.requests import SwipeRequest
     from exporter.targets import find_target
-    from exporter.views import BAKED
 
     bundle = tmp_path / "bundle"
     words = load_lexicon("wordfreq:5000")
@@ -40,12 +40,17 @@ def test_a_bundle_without_artefacts_or_with_another_lexicon_or_preset_is_no_pass
     )
     tuned.save(tmp_path / "preset.json")
     request = Request(
-        (find_target("onnx"),), (BAKED,), released, bundle, policy=Policy(quantize=False),
-        data="synthetic:1000", lexicon="wordfreq:5000", samples=100,
-        preset=tmp_path / "preset.json",
-    )  # fmt: skip
+        (find_target("onnx"),),
+        SwipeRequest(
+            released, ("baked",), "synthetic:1000", "wordfreq:5000", 100, tmp_path / "preset.json"
+        ),
+        bundle,
+        Policy(quantize=False),
+    )
     said: list[str] = []
-    assert export(request, say=said.append).source.preset == tuned.to_dict()
+    source = export(request, say=said.append).source
+    assert isinstance(source, SwipeSource)
+    assert source.preset == tuned.to_dict()
     assert any("preset.json, tuned for other weights" in line for line in said)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
     with pytest.raises(GateError, match="is not the one the bundle was judged with"):

@@ -22,7 +22,7 @@ from exporter.manifest import (
     FormatEntry,
     Manifest,
     RungEntry,
-    Source,
+    SwipeSource,
     Verdict,
     load_manifest,
 )
@@ -93,23 +93,23 @@ def _write_manifest(folder: Path) -> None:
         created="2025-01-01T00:00:00+00:00",
         platform="Linux",
         versions={},
-        source=Source(
+        source=SwipeSource(
             checkpoint_step=checkpoint.step,
             weights_sha256=checkpoint.weights_sha256,
             contract_id=checkpoint.contract.contract_id,
             contract={},
             parameters=1,
             trained_on={},
-            swipes="synthetic",
-            calibration_swipes=1,
-            verification_swipes=1,
+            samples="synthetic",
+            calibration_samples=1,
+            verification_samples=1,
             verification_sha256=sha256_file(folder / "verification.npz"),
             lexicon="wordfreq",
             lexicon_sha256="-",
             decoder={},
-            accuracy_budget=1.0,
             reference_rounding=0.0,
         ),
+        accuracy_budget=1.0,
         views=(),
         formats=tuple(
             FormatEntry(format=name, view="baked", rungs=tuple(rungs))

@@ -10,8 +10,8 @@ import pytest
 
 from exporter.bundle import Request, export
 from exporter.lock import held
+from exporter.origins.requests import SwipeRequest
 from exporter.targets import find_target
-from exporter.views import BAKED
 from swipe.errors import UsageError
 
 HOLD = (
@@ -57,7 +57,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_export_holds_its_bundle(tmp_path: Path, released: Path) -> None:
-    request = Request((find_target("onnx"),), (BAKED,), released, tmp_path / "bundle")
+    request = Request((find_target("onnx"),), SwipeRequest(released), tmp_path / "bundle")
     with (
         held(tmp_path / "bundle", "bundle"),
         pytest.raises(UsageError, match="is writing the bundle"),

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.manifest import FormatEntry, Manifest, RungEntry, Source, SpeedEntry, Verdict
+from exporter.manifest import FormatEntry, Manifest, RungEntry, SpeedEntry, SwipeSource, Verdict
 from exporter.report import write_report
 from exporter.report_chart import HEIGHT, WIDTH, Dot, draw
 from exporter.report_page import render
@@ -57,6 +57,7 @@ def _metrics(drop: float = 0.05) -> dict[str, Any]:
     return {
         "agreement": {"frames": 0.979},
         "scores": {"top1": 84.2 - drop},
+        "word_agreement": 0.99,
         "reference_scores": {"top1": 84.2},
         "max_abs_delta": 1e-5,
         "cost": {
@@ -83,16 +84,16 @@ def _rung(name: str, status: Any, reasons: tuple[str, ...], metrics: Any) -> Run
 
 
 def _manifest(*rungs: RungEntry) -> Manifest:
-    source = Source(
+    source = SwipeSource(
         checkpoint_step=5, weights_sha256="a" * 64, contract_id=HOSTILE, contract={},
-        parameters=7, trained_on={}, swipes=HOSTILE, calibration_swipes=3,
-        verification_swipes=2000, verification_sha256="b" * 64, lexicon=HOSTILE,
-        lexicon_sha256="c" * 64, decoder={}, accuracy_budget=0.5, reference_rounding=0.0,
+        parameters=7, trained_on={}, samples=HOSTILE, calibration_samples=3,
+        verification_samples=2000, verification_sha256="b" * 64, lexicon=HOSTILE,
+        lexicon_sha256="c" * 64, decoder={}, reference_rounding=0.0,
     )  # fmt: skip
     entry = FormatEntry(format="onnx", view="baked", rungs=rungs)
     return Manifest(
         created="today", platform="Linux", versions={HOSTILE: HOSTILE}, source=source, views=(),
-        formats=(entry,),
+        accuracy_budget=0.5, formats=(entry,),
     )  # fmt: skip
 
 

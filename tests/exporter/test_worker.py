@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import Request, export
-from exporter.manifest import load_manifest, require_unaltered
+from exporter.manifest import SwipeSource, load_manifest, require_unaltered
+from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import find_target
-from exporter.views import BAKED
 from exporter.worker import CAUSES, Job, died, run_worker
 from swipe.errors import GateError, LoweringError
 
@@ -38,7 +38,13 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, target: str, code: 
 
 
 def _job(folder: Path) -> Job:
-    return Job("x.safetensors", str(folder), ("baked",), "wordfreq", Policy(), 0.0)
+    source = SwipeSource(
+        weights_sha256="-", parameters=1, samples="none", calibration_samples=0,
+        verification_samples=0, verification_sha256="-", reference_rounding=0.0,
+        checkpoint_step=1, contract_id="-", contract={}, trained_on={}, lexicon="wordfreq",
+        lexicon_sha256="-", decoder={},
+    )  # fmt: skip
+    return Job(folder=str(folder), views=("baked",), policy=Policy(), source=source)
 
 
 @pytest.mark.parametrize("name", DEATHS)
@@ -76,13 +82,9 @@ def test_every_signal_gets_an_error() -> None:
 def _request(checkpoint: Path, folder: Path, *formats: str) -> Request:
     return Request(
         targets=tuple(map(find_target, formats)),
-        views=(BAKED,),
-        checkpoint=checkpoint,
+        model=SwipeRequest(checkpoint, ("baked",), "synthetic:600", "wordfreq:5000", 100),
         out=folder / "bundle",
         policy=Policy(quantize=False),
-        data="synthetic:600",
-        lexicon="wordfreq:5000",
-        samples=100,
         cache=folder / "cache",
     )
 

@@ -18,6 +18,7 @@ from exporter.evidence import Evidence
 from exporter.formats import Lowering
 from exporter.ladder import RungRecord, Subject, climb
 from exporter.manifest import FILE, load_manifest
+from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import Target, find_target
 from exporter.views import AGNOSTIC, BAKED, View
@@ -263,9 +264,17 @@ def test_a_sabotaged_agnostic_int8_artefact_falls_back_to_float(
 
 def _request(checkpoint: Path, out: Path, *views: View) -> Request:
     return Request(
-        (find_target("onnx"),), views or (BAKED,), checkpoint, out, policy=Policy(budget=5.0),
-        data="synthetic:1500", lexicon=f"wordfreq:{WORDS}", samples=200,
-    )  # fmt: skip
+        (find_target("onnx"),),
+        SwipeRequest(
+            checkpoint,
+            tuple(view.name for view in views or (BAKED,)),
+            "synthetic:1500",
+            f"wordfreq:{WORDS}",
+            200,
+        ),
+        out,
+        Policy(budget=5.0),
+    )
 
 
 def test_a_nan_weight_is_refused_by_export(released: Path, tmp_path: Path) -> None:

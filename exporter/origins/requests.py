@@ -1,0 +1,84 @@
+"""What the user asked to export: a swipe checkpoint, or a model of their own.
+
+Light on purpose: with everything in the cache, nothing is opened and no torch is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter import fingerprint
+from train.runs import checkpoint_file
+
+if TYPE_CHECKING:
+    from exporter.ladder import Say
+    from exporter.origins.brought import BroughtOrigin
+    from exporter.origins.swipe import SwipeOrigin
+
+SWIPE_VIEWS: Final = ("baked", "agnostic")
+
+
+@dataclass(frozen=True, slots=True)
+class SwipeRequest:
+    """A swipe model to export; see ``swipe-export --help``.
+
+    Attributes:
+        checkpoint: a file or a run folder.
+        views: names of the forms of deployment to build.
+        data: swipes to judge by; None: those of the checkpoint's run.
+        lexicon: to decode with.
+        samples: verification swipes at most.
+        preset: of the decoder; None: the one beside the checkpoint, if it fits.
+    """
+
+    checkpoint: Path
+    views: tuple[str, ...] = SWIPE_VIEWS
+    data: str | None = None
+    lexicon: str = "wordfreq"
+    samples: int = 2000
+    preset: Path | None = None
+
+    def parts(self) -> dict[str, Any]:
+        """See `exporter.origins.Request.parts`."""
+        file = checkpoint_file(self.checkpoint)
+        presets = [*sorted(file.parent.glob(f"{file.stem}.*preset.json"))]
+        return {
+            "checkpoint": fingerprint.checkpoint(file),
+            "data": fingerprint.content(self.data),
+            "lexicon": fingerprint.content(self.lexicon),
+            "presets": [fingerprint.content(str(path)) for path in presets],
+            "preset": None if self.preset is None else fingerprint.content(str(self.preset)),
+            "samples": self.samples,
+            "views": self.views,
+        }
+
+    def open(self, say: Say) -> SwipeOrigin:
+        """See `exporter.origins.Request.open`."""
+        from exporter.origins.swipe import open_swipe
+
+        return open_swipe(self, say)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A model of someone's own to export; see ``swipe-export --help``.
+
+    Attributes:
+        factory: ``package.module:factory``.
+        weights: a file or a run folder; None: those that the factory gives.
+    """
+
+    factory: str
+    weights: Path | None = None
+
+    def parts(self) -> None:
+        """See `exporter.origins.Request.parts`; no hash knows what a factory's code depends on."""
+        return
+
+    def open(self, say: Say) -> BroughtOrigin:
+        """See `exporter.origins.Request.open`."""
+        from exporter.origins.brought import open_brought
+
+        return open_brought(self, say)

@@ -1,0 +1,198 @@
+"""A swipe checkpoint in its two views, judged by swipes that are decoded with a lexicon."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporter.evidence import Evidence
+from exporter.formats import Runner
+from exporter.ladder import Say, Subject
+from exporter.manifest import CHECKPOINT, VERIFICATION, SwipeSource, ViewEntry
+from exporter.origins import require_weights
+from exporter.origins.requests import SwipeRequest
+from exporter.samples import Samples, choose_samples
+from exporter.views import BAKED, VIEWS, find_view
+from exporter.words import Words
+from swipe.decode import BeamDecoder
+from swipe.errors import GateError
+from swipe.features import feature_batch
+from swipe.files import sha256_file
+from swipe.layout import Layout
+from swipe.lexicon import Lexicon, load_lexicon
+from swipe.presets import Choice, choose_preset, settings_of
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.evaluate import predict, rounding_error
+from train.finite import null_for_nonfinite
+from train.runs import checkpoint_file
+
+WORKERS: Final = "samples.npz"
+"""In the workers' folder: calibration swipes, and PyTorch's answers to the verification swipes."""
+
+
+def open_swipe(request: SwipeRequest, say: Say) -> SwipeOrigin:
+    """See `exporter.origins.Request.open`."""
+    checkpoint = load_checkpoint(request.checkpoint)
+    lexicon = load_lexicon(request.lexicon)
+    say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
+    file = checkpoint_file(request.checkpoint)
+    chosen = choose_preset(request.preset, file, checkpoint.weights_sha256, lexicon)
+    say(chosen.origin)
+    layout = Layout.from_contract(checkpoint.contract)
+    samples = choose_samples(request.data, checkpoint.data, layout, request.samples)
+    say(
+        f"verifying on {len(samples.verification):,} swipes, calibrating on "
+        f"{len(samples.calibration)} of other writers: {samples.label}"
+    )
+    return SwipeOrigin(request, file, checkpoint, lexicon, chosen, samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwipeOrigin:
+    """A `SwipeRequest`, opened."""
+
+    request: SwipeRequest
+    file: Path
+    checkpoint: Checkpoint
+    lexicon: Lexicon
+    chosen: Choice
+    swipes: Samples
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """See `exporter.origins.Origin.views`."""
+        return self.request.views
+
+    def describe(self) -> tuple[ViewEntry, ...]:
+        """See `exporter.origins.Origin.describe`."""
+        return tuple(view.describe(self.checkpoint.contract) for view in VIEWS)
+
+    def keep(self, folder: Path, scratch: Path) -> SwipeSource:
+        """See `exporter.origins.Origin.keep`."""
+        shutil.copyfile(self.file, folder / CHECKPOINT)
+        rounding = self._write_swipes(folder, scratch)
+        checkpoint, chosen = self.checkpoint, self.chosen
+        return SwipeSource(
+            weights_sha256=checkpoint.weights_sha256,
+            parameters=sum(p.numel() for p in checkpoint.model().parameters()),
+            samples=self.swipes.label,
+            calibration_samples=len(self.swipes.calibration),
+            verification_samples=len(self.swipes.verification),
+            verification_sha256=sha256_file(folder / VERIFICATION),
+            reference_rounding=rounding,
+            checkpoint_step=checkpoint.step,
+            contract_id=checkpoint.contract.contract_id,
+            contract=json.loads(checkpoint.contract.to_json()),
+            trained_on=dict(checkpoint.data),
+            lexicon=self.request.lexicon,
+            lexicon_sha256=self.lexicon.sha256,
+            decoder=null_for_nonfinite(asdict(chosen.settings)),
+            preset=None if chosen.tuned is None else chosen.tuned.to_dict(),
+        )
+
+    def _write_swipes(self, folder: Path, scratch: Path) -> float:
+        """Swipes to keep, and more for the workers; returns the rounding error of the answers."""
+        contract, model = self.checkpoint.contract, self.checkpoint.model()
+        features = feature_batch(self.swipes.verification)
+        words = np.array([g.word for g in self.swipes.verification])
+        # Numbers, not names: who made a swipe matters, who they are does not.
+        _, writers = np.unique([g.writer for g in self.swipes.verification], return_inverse=True)
+        logits = predict(model, contract, features)
+        if (logits.argmax(axis=-1) == contract.blank).all():
+            raise GateError(
+                "the model answers nothing but blank, so no artefact could be compared with it",
+                fix="train longer: swipe-train eval shows when it has learnt to spell",
+            )
+        calibration = feature_batch(self.swipes.calibration)
+        np.savez(scratch / WORKERS, calibration=calibration, logits=logits)
+        np.savez_compressed(folder / VERIFICATION, features=features, words=words, writers=writers)
+        return rounding_error(model, contract, features, logits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SwipeSubjects:
+    """The views of a bundle's checkpoint; see `exporter.origins.Subjects`."""
+
+    checkpoint: Checkpoint
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    calibration: NDArray[np.float32]
+    words: Words
+    rounding: float
+    decoding: dict[str, str]
+
+    @property
+    def eager_view(self) -> str:
+        """See `exporter.origins.Subjects.eager_view`."""
+        return BAKED.name
+
+    def eager(self) -> Runner:
+        """See `exporter.origins.Subjects.eager`."""
+        baked = BAKED.module(self.checkpoint.model(), self.checkpoint.contract)
+
+        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return baked(torch.from_numpy(row)).numpy()  # type: ignore[no-any-return]
+
+        return run
+
+    def evidence(self, view: str) -> Evidence:
+        """See `exporter.origins.Subjects.evidence`."""
+        return find_view(view).evidence(
+            self.checkpoint, self.features, self.logits, self.words, self.rounding
+        )
+
+    def subject(self, view: str) -> Subject:
+        """See `exporter.origins.Subjects.subject`."""
+        found = find_view(view)
+        lowering = found.lowering(self.checkpoint, self.features[:1], self.calibration)
+        return Subject(found.name, found.stem, lowering, self.evidence(view))
+
+
+def reopen_swipe(
+    folder: Path,
+    source: SwipeSource,
+    scratch: Path | None,
+    lexicon: str | None,
+    say: Callable[[str], None],
+) -> SwipeSubjects:
+    """See `exporter.origins.reopen`; without `scratch` there are no calibration swipes."""
+    checkpoint = load_checkpoint(folder / CHECKPOINT)
+    require_weights(folder, checkpoint.weights_sha256, source)
+    known = load_lexicon(lexicon or source.lexicon)
+    if lexicon is None and known.sha256 != source.lexicon_sha256:
+        raise GateError(
+            f"lexicon {source.lexicon} is not the one the bundle was judged with",
+            fix="bring back that lexicon, name another with --lexicon, or export again",
+        )
+    preset = source.preset
+    if preset is not None and known.sha256 != source.lexicon_sha256:
+        say("decoding with the default settings: the bundle's preset is for its own lexicon")
+        preset = None
+    decode = BeamDecoder(known, settings_of(preset, known)).decode_words
+    with np.load(folder / VERIFICATION) as kept:
+        features, truths, writers = (kept[name] for name in ("features", "words", "writers"))
+    if scratch is None:
+        say(f"PyTorch on {len(features):,} swipes")
+        logits = predict(checkpoint.model(), checkpoint.contract, features)
+        calibration = features[:0]
+    else:
+        with np.load(scratch / WORKERS) as ours:
+            logits, calibration = ours["logits"], ours["calibration"]
+    return SwipeSubjects(
+        checkpoint,
+        features,
+        logits,
+        calibration,
+        Words(truths.tolist(), writers.tolist(), decode),
+        source.reference_rounding,
+        {"name": known.name, "sha256": known.sha256},
+    )

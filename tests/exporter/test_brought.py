@@ -1,0 +1,134 @@
+"""Anyone's model through the same chain: export, manifest, report, inspection, bench."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from android_harness.local import EAGER, bench
+from android_harness.protocol import Plan
+from exporter.bundle import Request, export
+from exporter.cli import app
+from exporter.manifest import ModelSource, load_manifest
+from exporter.origins import reopen
+from exporter.origins.requests import ModelRequest
+from exporter.policy import Policy
+from exporter.targets import find_target
+from swipe.errors import GateError, UsageError
+from train.inspection.kinds import inspect_file
+
+PLAN = Plan(loads=1, warmup=1, blocks=2, block_calls=4)
+FACTORY = "brought_models:classes"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An ONNX bundle of a small classifier."""
+    out = tmp_path_factory.mktemp("brought") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        # The worker is another process, which has to find the factory too.
+        patch.setenv("PYTHONPATH", ":".join([str(Path(__file__).parent), *sys.path]))
+        request = Request((find_target("onnx"),), ModelRequest(FACTORY), out, Policy(budget=2.0))
+        export(request, lambda line: None)
+        yield out
+
+
+@pytest.mark.slow
+def test_a_bundle_says_what_it_was_made_from(bundle: Path) -> None:
+    manifest = load_manifest(bundle)
+    source = manifest.source
+    assert isinstance(source, ModelSource)
+    assert (source.factory, source.outputs, source.metric) == (FACTORY, "classes", "top1")
+    assert (source.verification_samples, source.calibration_samples) == (400, 32)
+    (view,) = manifest.views
+    assert [(t.name, t.shape) for t in (*view.inputs, view.output)] == [
+        ("x", (1, 8)), ("output", (1, 3)),
+    ]  # fmt: skip
+    assert all(rung.verdict.status in ("PASS", "FAIL") for rung in manifest.formats[0].rungs)
+    assert manifest.formats[0].rungs[-1].verdict.status == "PASS"
+    report = (bundle / "report.md").read_text()
+    assert f"Model `{FACTORY}`" in report
+    assert "points of top1" in report
+
+
+@pytest.mark.slow
+def test_a_bundle_is_valid_to_the_inspector(bundle: Path) -> None:
+    found = inspect_file(bundle)
+    assert found.valid, found.reasons
+    assert not found.warnings
+
+
+@pytest.mark.slow
+def test_the_bench_judges_by_the_factorys_samples(bundle: Path) -> None:
+    results = bench(bundle, PLAN, 1, None, lambda line: None)
+    assert not results.failed
+    assert results.rows[0].name == EAGER
+    assert len(results.rows) == 1 + sum(
+        rung.file is not None for entry in results.manifest.formats for rung in entry.rungs
+    )
+    record = results.to_dict()
+    assert record["factory"] == FACTORY
+    json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_a_lexicon_is_no_business_of_such_a_bundle(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="is for swipe models"):
+        bench(bundle, PLAN, 1, "wordfreq", lambda line: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["other", "fewer"])
+def test_a_factory_that_gives_other_samples_is_found_out(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    import brought_models
+
+    verification = brought_models.rows(400, seed=1)
+    if change == "other":
+        verification[17] = brought_models.rows(1, seed=99)[0]
+    given = brought_models.classes()
+    changed = brought_models.classes(
+        verification=verification if change == "other" else verification[:17], metric=None
+    )
+    assert given.digest(given.verification[16]) == changed.digest(changed.verification[16])
+    monkeypatch.setattr(brought_models, "classes", lambda: changed)
+    source = load_manifest(bundle).source
+    with pytest.raises(GateError, match="of which number 17 is not what artefacts were judged by"):
+        reopen(bundle, source, say=lambda line: None)
+
+
+@pytest.mark.slow
+def test_other_weights_or_samples_under_the_same_manifest_are_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
+    source = load_manifest(bundle).source
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle, folder)
+    other = source.model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(GateError, match="is not the checkpoint the manifest speaks of"):
+        reopen(folder, other, say=lambda line: None)
+    (folder / "verification.npz").write_bytes(b"")
+    with pytest.raises(GateError, match="is not what the manifest"):
+        reopen(folder, source, say=lambda line: None)
+
+
+@pytest.mark.parametrize("option", ["lexicon", "data", "preset", "samples", "view"])
+def test_an_option_about_swipes_contradicts_a_model(option: str) -> None:
+    value = {"samples": "200", "view": "baked"}.get(option, "x")
+    with pytest.raises(UsageError, match=f"--model and --{option} contradict each other"):
+        app(args=["onnx", "--model", "a:b", f"--{option}", value], standalone_mode=False)
+
+
+def test_a_model_that_is_not_there_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="absent_package:make cannot be imported"):
+        app(args=["onnx", "--model", "absent_package:make"], standalone_mode=False)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,235 @@
+"""A network is proven before anything is built: padding, blank, axes, metric, rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from brought_models import AXIS, BLANK, CLASSES, Pooled, classes, sequence_call, sequences
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from exporter.adapter import Axis, Exportable, Kind, Reading
+from exporter.evidence import judge
+from exporter.parity import Limits, Status
+from exporter.proof import evidence_of, references, require_meaning, rounding_of, run
+from exporter.sweep import beyond, extremes, paddings, resized
+from swipe.errors import GateError, LoweringError, NonFiniteError, UsageError
+
+LIMITS = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
+
+
+def _proven(given: Exportable) -> None:
+    outputs = references(given)
+    require_meaning(given, outputs, 0.0)
+    evidence_of(given, outputs, 0.0)
+
+
+def _sound() -> Exportable:
+    return sequences()
+
+
+def test_a_sound_network_is_proven() -> None:
+    _proven(_sound())
+    _proven(classes())
+
+
+def test_a_length_that_is_ignored_is_refused() -> None:
+    with pytest.raises(GateError, match=r"padding told by frames leaks: .* by \d"):
+        _proven(sequences(masked=False))
+
+
+@pytest.mark.parametrize(
+    ("blank", "says"), [(CLASSES, "class 4 as the blank"), (-1, "class -1 as the blank")]
+)
+def test_a_blank_that_is_no_class_is_refused(blank: int, says: str) -> None:
+    with pytest.raises(GateError, match=says):
+        _proven(sequences(reading=Reading(Kind.CTC, blank)))
+
+
+def test_a_blank_that_never_wins_is_another_class() -> None:
+    given = _sound()
+    with torch.no_grad():
+        given.module.head.bias[BLANK] -= 1e3  # type: ignore[union-attr, index, operator]
+    with pytest.raises(GateError, match="class 3 is said to be the blank and is best in none"):
+        _proven(given)
+
+
+def test_a_network_that_says_nothing_but_blank_is_refused() -> None:
+    given = _sound()
+    with torch.no_grad():
+        given.module.head.bias[BLANK] += 1e3  # type: ignore[union-attr, index, operator]
+    with pytest.raises(GateError, match="nothing but blank"):
+        _proven(given)
+
+
+class Short(Pooled):
+    """Fails below eight frames, as a network with a wide kernel does."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        if features.shape[2] < 8:
+            raise ValueError("kernel of 8")
+        return super().forward(features, frames)
+
+
+def test_a_bound_of_an_axis_that_the_network_cannot_take_is_refused() -> None:
+    samples = [sequence_call(number, 8 + number % 9) for number in range(40)]
+    given = sequences(module=Short().eval(), calibration=samples[:8], verification=samples[8:])
+    with pytest.raises(UsageError, match="cannot be called with T = 4: ValueError: kernel of 8"):
+        _proven(given)
+
+
+class Twice(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x, x
+
+
+class Alone(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[0]
+
+
+class Bad(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0.0
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "says"),
+    [
+        (Twice(), UsageError, "gives a tuple"),
+        (Alone(), UsageError, r"gives \[8\] for a batch of one"),
+        (Bad(), NonFiniteError, "output for verification sample 0"),
+    ],
+)
+def test_what_gives_no_single_finite_tensor_is_refused(
+    module: nn.Module, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        references(classes(module=module))
+
+
+@pytest.mark.parametrize("scores", [[0.5] * 399, [1.5] * 400, [float("nan")] * 400])
+def test_a_metric_that_gives_no_score_per_sample_is_refused(scores: list[float]) -> None:
+    with pytest.raises(UsageError, match="the metric gives"):
+        _proven(classes(metric=lambda outputs: scores))
+
+
+def test_every_axis_is_swept_and_one_more_is_to_be_refused() -> None:
+    given = _sound()
+    assert [name for name, _ in extremes(given)] == ["T = 4", "T = 10", "T = 24"]
+    ((name, call),) = beyond(given)
+    assert (name, call["features"].shape, call["frames"].tolist()) == ("T = 25", (1, 6, 25), [25])
+    (case,) = paddings(given)
+    assert {padded["features"].shape[2] for padded in case.padded} == {24}
+
+
+def test_two_axes_are_swept_alone_and_together() -> None:
+    axes = {"features": {1: Axis("C", 5, 7), 2: AXIS}}
+    names = [name for name, _ in extremes(sequences(axes=axes))]
+    assert names == [
+        "C = 5", "C = 6", "C = 7", "T = 4", "T = 10", "T = 24",
+        "all axes at their least", "all axes at their most",
+    ]  # fmt: skip
+
+
+def test_an_axis_of_one_size_is_static_and_still_padded() -> None:
+    static = {"features": {2: Axis("T", 24, 24)}}
+
+    def whole(number: int) -> Any:
+        length = 6 + number % 10
+        return sequence_call(number, length, padding=24 - length)
+
+    given = sequences(
+        axes=static,
+        example=whole(0),
+        calibration=[whole(n) for n in range(50, 58)],
+        verification=[whole(n) for n in range(40)],
+    )
+    assert given.dynamic == {}
+    assert not list(extremes(given))
+    _proven(given)
+
+
+def _runner(given: Exportable) -> Any:
+    """An artefact that does what the network does, and refuses what is beyond its axis."""
+
+    def answer(features: NDArray[Any], frames: NDArray[Any]) -> NDArray[np.float32]:
+        if features.shape[2] > AXIS.most:
+            raise LoweringError("too long", fix="-")
+        return run(given.module, {"features": features, "frames": frames}, "x")[None]
+
+    return answer
+
+
+def test_an_artefact_that_does_what_the_network_does_passes() -> None:
+    given = _sound()
+    evidence = evidence_of(given, references(given), 0.0)
+    assert judge(_runner(given), evidence, LIMITS).status is Status.PASS
+
+
+def _sabotaged(given: Exportable, how: str) -> Any:
+    sound = _runner(given)
+
+    def answer(features: NDArray[Any], frames: NDArray[Any]) -> NDArray[np.float32]:
+        if how == "leaks" and frames[0] < features.shape[2]:
+            frames = np.array([features.shape[2]])
+        if how == "fixed" and features.shape[2] == AXIS.most:
+            features = features * 1.5
+        if how == "unbounded":
+            return run(given.module, {"features": features, "frames": frames}, "x")[None]
+        output: NDArray[np.float32] = sound(features, frames)
+        if how == "short":
+            return output[:, :-1]
+        if how == "nan":
+            output[:, frames[0] :] = np.nan
+        return output
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("leaks", "padding told by frames: "),
+        ("fixed", "T = 24: max |delta|"),
+        ("unbounded", "T = 25: accepted, and should have been refused"),
+    ],
+)
+def test_an_artefact_that_is_wrong_beside_the_samples_fails(how: str, says: str) -> None:
+    given = _sound()
+    verdict = judge(_sabotaged(given, how), evidence_of(given, references(given), 0.0), LIMITS)
+    assert verdict.status is Status.FAIL
+    assert verdict.metrics is not None
+    assert any(reason.startswith(says) for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(("how", "says"), [("short", "output of shape"), ("nan", "NaN or Inf")])
+def test_an_artefact_whose_output_is_unusable_is_refused(how: str, says: str) -> None:
+    given = _sound()
+    evidence = evidence_of(given, references(given), 0.0)
+    with pytest.raises(LoweringError, match=says):
+        judge(_sabotaged(given, how), evidence, LIMITS)
+
+
+def test_rounding_is_measured_and_nothing_is_allowed_where_it_cannot_be() -> None:
+    said: list[str] = []
+    given = _sound()
+    assert 0.0 < rounding_of(given, references(given), said.append) < 1e-4
+    assert not said
+
+    class Single(Pooled):
+        def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+            return super().forward(features.float(), frames)
+
+    given = sequences(module=Single().eval())
+    assert rounding_of(given, references(given), said.append) == 0.0
+    assert "limits allow nothing" in said[0]
+
+
+def test_resizing_repeats_the_example() -> None:
+    given = _sound()
+    longer = resized(given, {"T": 13})["features"]
+    assert (longer[..., 10:] == given.example["features"][..., :3]).all()
