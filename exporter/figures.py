@@ -14,7 +14,7 @@ HEADINGS: Final = (
 )  # fmt: skip
 """Of `cells`. The drop is that of the first score, in points, with its statistical bound."""
 
-BRIEF: Final = ("delta", "agree", "score", "PyTorch", "drop <")
+BRIEF: Final = ("agree", "score", "PyTorch", "drop <")
 """Of `brief_cells`: the first score only, and the bound of its drop."""
 
 
@@ -39,7 +39,6 @@ def brief_cells(metrics: Mapping[str, Any] | None) -> list[str]:
         return ["-"] * len(BRIEF)
     cost = metrics["cost"]
     return [
-        f"{metrics['max_abs_delta']:.0e}",
         _agreement(metrics),
         _first(metrics["scores"]),
         _first(metrics["reference_scores"]),
