@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exporter.localize.command import localize
 from exporter.policy import DEFAULT_BUDGET, Policy
 from exporter.verbs import JsonOption, register
 from swipe.console import make_app, make_table, run
@@ -149,6 +150,7 @@ _register("all", ("onnx", "executorch", "coreml"), "Build ONNX, ExecuTorch and C
 _register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
 _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
+app.command("localize")(localize)
 
 
 register(app)
