@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exporter.formats import Inputs, Lowering, coreml
 from exporter.formats.build import library, quiet
-from exporter.formats.program import exported
+from exporter.localize.reference import functional
 from exporter.localize.taps import Piece, Tensor, Values, nearest
 from exporter.mil import Interpreter
 from exporter.mil.program import STORAGE, Operation, read_program
@@ -41,8 +41,7 @@ class CoreMlTaps:
 
     def __init__(self, path: Path, job: Lowering) -> None:
         self.note = (
-            "tensors as exporter.mil interprets the package; the output as "
-            f"{coreml.runtime()} computes it"
+            f"tensors as exporter.mil interprets the package; its output by {coreml.runtime()}"
         )
         self._path = path
         self._program = read_program(path)
@@ -54,8 +53,7 @@ class CoreMlTaps:
             if not operation.type.startswith("constexpr_")
             for variable in operation.outputs
         }
-        with quiet():
-            self.program = exported(job).run_decompositions({})
+        self.program = functional(job)
         self.tensors = tuple(self._tensor(name) for name in self._makers)
 
     def trace(self, call: Inputs) -> Values:

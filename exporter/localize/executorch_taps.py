@@ -21,6 +21,7 @@ from exporter.formats import Inputs, Lowering, executorch
 from exporter.formats.build import first_line, library, quiet
 from exporter.formats.executorch_quantization import EXTRA, quantized
 from exporter.formats.program import arguments, exported
+from exporter.localize.reference import functional
 from exporter.localize.taps import ROUNDED, Piece, Tensor, Values, nearest
 from swipe.errors import LoweringError
 
@@ -55,8 +56,8 @@ class ExecuTorchTaps:
         self, path: Path, job: Lowering, rung: str, reference: Lowering | None = None
     ) -> None:
         self._run = executorch.load(path)
+        self.program = functional(reference or job)
         with quiet():
-            self.program = exported(reference or job).run_decompositions({})
             lowered = exported(job) if rung == "fp32" else quantized(job, rung)
             self._module: GraphModule = lowered.module()
         self._graph = self._module.graph

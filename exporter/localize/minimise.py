@@ -179,7 +179,8 @@ def _array(values: Environment, node: str) -> NDArray[Any]:
 def _write(
     piece: Piece, expected: NDArray[Any], table: Table, tensor: Tensor, folder: Path
 ) -> None:
-    np.savez(folder / INPUTS, **piece.inputs)
+    arrays: dict[str, Any] = piece.inputs
+    np.savez(folder / INPUTS, **arrays)
     np.save(folder / EXPECTED, expected)
     what = (
         f"It is the part of {table.artefact} ({table.format} {table.rung}, view {table.view}) that "

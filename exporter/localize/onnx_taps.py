@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from exporter.formats import Inputs, Lowering, onnx
 from exporter.formats.build import first_line, library, quiet
 from exporter.formats.onnx_quantization import EXTRA, onnxruntime
-from exporter.formats.program import exported
+from exporter.formats.opset14 import SOURCE_OPSET
+from exporter.formats.program import exported, remembered
 from exporter.localize.taps import ROUNDED, Piece, Tensor, Values, nearest
 from swipe.errors import LoweringError
 
@@ -44,7 +45,7 @@ class OnnxTaps:
         self._graph = self._model.graph
         self._makers = {name: node for node in self._graph.node for name in node.output if name}
         self._run = onnx.load(path)
-        self.program = _program(job)
+        self.program = remembered(job, "onnx program", lambda: _program(job))
         self.tensors = self._tensors()
         tapped = copy.deepcopy(self._model)
         named = {value.name for value in tapped.graph.output}
@@ -146,7 +147,7 @@ def _program(job: Lowering) -> Any:
         converted = torch.onnx.export(
             exported(job),
             dynamo=True,
-            opset_version=onnx.SOURCE_OPSET,
+            opset_version=SOURCE_OPSET,
             external_data=False,
             input_names=list(job.example),
             output_names=[job.output_name],

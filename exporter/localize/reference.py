@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporter.formats import Inputs
+from exporter.formats import Inputs, Lowering
 from exporter.formats.build import quiet
-from exporter.formats.program import arguments
+from exporter.formats.program import arguments, exported, remembered
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -78,7 +78,7 @@ class Reference:
                 touched = any(i.name in known for i in other.all_input_nodes)
                 if touched:
                     known[other.name] = self._compute(other, {**values, **known})
-        return array(known.get(node, values[node]))
+        return array(known[node] if node in known else values[node])
 
     @torch.inference_mode()
     def resume(self, node: str, value: NDArray[Any], values: Environment) -> NDArray[Any]:
@@ -100,6 +100,16 @@ class Reference:
         )
         operator: Any = node.target
         return operator(*operands, **named)
+
+
+def functional(job: Lowering) -> ExportedProgram:
+    """The program of `job` in which no operator changes its inputs, with the names it had."""
+
+    def build() -> ExportedProgram:
+        with quiet():
+            return exported(job).run_decompositions({})
+
+    return remembered(job, "functional program", build)
 
 
 def tensors_of(values: Environment) -> dict[str, tuple[int, ...]]:
