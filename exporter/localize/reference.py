@@ -107,7 +107,8 @@ def functional(job: Lowering) -> ExportedProgram:
 
     def build() -> ExportedProgram:
         with quiet():
-            return exported(job).run_decompositions({})
+            program: ExportedProgram = exported(job).run_decompositions({})
+        return program
 
     return remembered(job, "functional program", build)
 

@@ -34,7 +34,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(artefact: Path, checkpoint: Path = NANO) -> list[str]:
-    options = {"--checkpoint": str(checkpoint), "--data": "synthetic:60", "--samples": "3"}
+    options = {"--checkpoint": str(checkpoint), "--data": "synthetic:2000", "--samples": "3"}
     return ["localize", str(artefact), *(word for pair in options.items() for word in pair)]
 
 
