@@ -20,7 +20,7 @@ from exporter.formats.build import library, quiet
 from exporter.localize.reference import functional
 from exporter.localize.taps import Piece, Tensor, Values, nearest
 from exporter.mil import Interpreter
-from exporter.mil.program import STORAGE, Operation, read_program
+from exporter.mil.program import EXTRA, STORAGE, Operation, read_program
 
 SUFFIX: Final = ".mlpackage"
 IN_ANOTHER_TYPE: Final = re.compile(r"_(?:cast|to)_fp(?:16|32)(?:_\d+)?$")
@@ -70,7 +70,7 @@ class CoreMlTaps:
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self._path, path)
         with quiet():
-            specification = library("coremltools", coreml.EXTRA).utils.load_spec(str(path))
+            specification = library("coremltools", EXTRA).utils.load_spec(str(path))
         names = _cut(specification, list(starts), tensor.name)
         types = {name: self._program.variables[name].dtype for name in (*names, tensor.name)}
         inputs = {name: starts[name].astype(STORAGE[types[name]]) for name in names}
