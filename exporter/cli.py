@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from exporter.figures import BRIEF, brief_cells
+from exporter.localize.command import localize
 from exporter.policy import DEFAULT_BUDGET, Policy
 from exporter.verbs import JsonOption, register
 from swipe.console import make_app, make_table, run
@@ -176,6 +177,7 @@ _register("all", None, "Build ONNX, ExecuTorch, Core ML, and every format that i
 _register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
 _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
+app.command("localize")(localize)
 
 
 register(app)

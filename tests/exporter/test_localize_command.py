@@ -1,0 +1,69 @@
+"""``swipe-export localize``: JSON, CSV and exit codes on a real file; what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from exporter.cli import app
+from swipe.errors import GateError, UsageError
+
+pytestmark = pytest.mark.slow
+
+NANO = Path(__file__).resolve().parents[2] / "models" / "nano.safetensors"
+BASE = NANO.with_name("base.safetensors")
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    import numpy as np
+
+    from exporter.formats import onnx
+    from exporter.views import BAKED
+    from train.checkpoint import load_checkpoint
+
+    features = np.zeros((1, 2, 64), np.float32)
+    path = tmp_path_factory.mktemp("files") / "model.onnx"
+    onnx.lower(BAKED.lowering(load_checkpoint(NANO), features, features), path)
+    return path
+
+
+def arguments(artefact: Path, checkpoint: Path = NANO) -> list[str]:
+    options = {"--checkpoint": str(checkpoint), "--data": "synthetic:2000", "--samples": "3"}
+    return ["localize", str(artefact), *(word for pair in options.items() for word in pair)]
+
+
+def test_an_honest_file_is_0_and_a_floor_that_nothing_reaches_is_3(
+    artefact: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    command = [*arguments(artefact), "--json", "--csv", str(rows)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    (table,) = json.loads(done.stdout)
+    assert (table["rung"], table["view"], table["samples"]) == ("fp32", "baked", 3)
+    assert table["first_bad"] is None
+    assert table["rows"][0]["sqnr_db"] == "inf"
+    with rows.open() as stream:
+        read = list(csv.DictReader(stream))
+    assert [row["tensor"] for row in read] == [row["tensor"] for row in table["rows"]]
+    failed = CliRunner().invoke(app, [*arguments(artefact), "--floor-db", "1000"])
+    assert failed.exit_code == 3, failed.output
+    assert "first bad row: kinematics" in failed.output
+
+
+def test_another_checkpoint_is_refused(artefact: Path) -> None:
+    with pytest.raises(GateError, match="another hash"):
+        CliRunner().invoke(app, arguments(artefact, BASE), catch_exceptions=False)
+
+
+def test_nothing_named_and_nothing_there_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither an artefact nor a format"):
+        CliRunner().invoke(app, ["localize"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="there is no"):
+        CliRunner().invoke(app, ["localize", str(tmp_path / "none")], catch_exceptions=False)
