@@ -1,4 +1,4 @@
-"""Logits -> words: greedy decoding and the trie beam search (`swipe.beam`).
+"""Logits -> words: greedy decoding and the search over a trie (`swipe.beam`).
 
 Doubled letters also accept their collapsed form: fingers do not pause on the second ``l`` of
 "hello", at a price, or "off" would win over "of".
@@ -20,7 +20,6 @@ from swipe.beam import search
 from swipe.contract import ALPHABET
 from swipe.errors import ConfigError, DataError, GateError, NonFiniteError
 from swipe.lexicon import Lexicon
-from swipe.trie import longest_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,10 @@ class DecoderPreset:
     """Settings of the beam search, tuned on development swipes only.
 
     Attributes:
-        beam_width: hypotheses kept per frame.
-        floor: hypotheses so many nats below the likeliest of their frame are not extended;
-            infinite to extend all.
+        beam_width: prefixes that may be extended, times the number of frames. Most swipes need
+            far fewer: the search ends when nothing better can follow.
+        floor: words so many nats less likely than the likeliest found, prior and length left out,
+            are not looked for; infinite to look for all.
         gamma: exponent of the length that divides the CTC score.
         lam: weight of the word's log probability.
         beta: bonus per letter.
@@ -97,9 +97,9 @@ def greedy(logits: NDArray[np.floating], letters: str = ALPHABET) -> list[str]:
 
 
 class BeamDecoder:
-    """Beam search over one lexicon and personal words.
+    """Search over one lexicon and personal words.
 
-    It holds the search's working memory, so one decoder serves one thread.
+    Decoding changes nothing in it: threads may share it, while no words are added or removed.
     """
 
     def __init__(self, lexicon: Lexicon, preset: DecoderPreset = DEFAULT_PRESET) -> None:
@@ -191,30 +191,25 @@ class _Search:
         trie, endings = lexicon.trie, lexicon.endings
         self._words = lexicon.words
         self._preset = preset
-        self._place = np.zeros(len(trie.word), dtype=np.int64)
-        self._clock = 0
-        # The search takes lengths out of codes by a mask, so their number is a power of two.
-        lengths = 1 << int(trie.depth[-1]).bit_length()
-        code = endings.doubles.astype(np.int32) * lengths + endings.length
+        length_bits = int(trie.depth[-1]).bit_length()
+        code = (endings.doubles.astype(np.int32) << length_bits) + endings.length
         bonus = preset.lam * endings.log_prob.astype(np.float64) + preset.beta * endings.length
         self._trie = (
-            trie.first_child, trie.child_mask, trie.letter, trie.depth, trie.word, trie.parent,
-            endings.start, code, bonus,
+            trie.first_child, trie.child_mask, trie.letter, trie.depth, trie.word, endings.start,
+            code, bonus, length_bits, int(endings.doubles.max()),
         )  # fmt: skip
-        self._bounds = longest_run(trie), lengths, int(endings.doubles.max())
 
     def run(self, log_probs: NDArray[np.floating], n: int) -> list[tuple[str, float]]:
-        """The `n` best words and their scores, in no order."""
+        """The `n >= 1` best words and their scores, best first."""
         values = np.asarray(log_probs, dtype=np.float64)
         top = values.max(axis=1, keepdims=True)
         preset = self._preset
         words, scores = search(
-            np.exp(values - top), float(top.sum()), *self._trie, self._place, self._clock,
-            *self._bounds, preset.beam_width, math.exp(-preset.floor), preset.gamma,
-            math.exp(-preset.double_penalty),
+            np.exp(values - top), float(top.sum()), *self._trie, preset.beam_width * len(values),
+            math.exp(-preset.floor), preset.gamma, math.exp(-preset.double_penalty),
+            min(n, len(self._words)),
         )  # fmt: skip
-        self._clock += len(values)
-        return [(self._words[words[i]], scores[i]) for i in np.lexsort((words, -scores))[:n]]
+        return [(self._words[word], score) for word, score in zip(words, scores, strict=True)]
 
 
 def require_sound(logits: NDArray[np.floating], letters: str = ALPHABET) -> None:

@@ -54,9 +54,14 @@ def exact_ranking(
         lexicon: the words.
         preset: the final score's weights; those of the search play no part.
     """
-    lengths = np.array([len(word) for word in lexicon.words])
     sharpened = tempered(log_probs, preset.temperature)
     ctc = exact_scores(sharpened, lexicon, double_penalty=preset.double_penalty)
+    return weigh(ctc, lexicon, preset)
+
+
+def weigh(ctc: NDArray[np.float64], lexicon: Lexicon, preset: DecoderPreset) -> NDArray[np.float64]:
+    """The scores of `exact_ranking` from ``ctc``, what `exact_scores` gave with its penalty."""
+    lengths = np.array([len(word) for word in lexicon.words])
     prior = preset.lam * lexicon.log_prob.astype(np.float64) + preset.beta * lengths
     ranking: NDArray[np.float64] = ctc / lengths**preset.gamma + prior
     return ranking

@@ -118,14 +118,3 @@ def find_endings(trie: Trie, log_prob: NDArray[np.float32]) -> Endings:
     start = np.searchsorted(owner, np.arange(len(trie.word) + 1)).astype(np.int32)
     length, doubles = np.divmod(rest, most)
     return Endings(start, length.astype(np.int16), doubles.astype(np.int16), value)
-
-
-def longest_run(trie: Trie) -> int:
-    """Most equal letters in a row in any word: how far one arrival can reach."""
-    run = np.zeros(len(trie.letter), dtype=np.int64)
-    for depth in range(1, int(trie.depth[-1]) + 1):
-        first, last = np.searchsorted(trie.depth, [depth, depth + 1])
-        parent = trie.parent[first:last]
-        repeated = trie.letter[first:last] == trie.letter[parent]
-        run[first:last] = 1 + repeated * run[parent]
-    return int(run.max())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from swipe.decode import BeamDecoder, DecoderPreset, greedy, log_softmax
 from swipe.errors import ConfigError, DataError, GateError, NonFiniteError
 from swipe.features import feature_batch
 from swipe.lexicon import Lexicon, load_lexicon, wordfreq_lexicon
-from swipe.oracle import exact_ranking, exact_scores
+from swipe.oracle import exact_ranking, exact_scores, weigh
 from swipe.sources import read_corpus
 
 EXHAUSTIVE = DecoderPreset(
@@ -132,32 +132,67 @@ def test_an_unbounded_beam_scores_every_word_as_the_oracle_does(
         assert score == pytest.approx(expected[word], rel=1e-9, abs=1e-9)
 
 
-@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 3))
-@settings(max_examples=30, deadline=None)
-def test_the_forecast_is_the_sum_over_all_strings_of_that_length(
-    seed: int, share: float, doubles: int
+@given(WORDS, st.integers(0, 10_000), st.integers(1, 5), st.sampled_from([0.5, 4.0, math.inf]))
+@settings(max_examples=80, deadline=None)
+def test_what_a_search_for_few_words_leaves_out_is_worse(
+    words: set[str], seed: int, n: int, penalty: float
 ) -> None:
-    frames = np.random.default_rng(seed).uniform(0, 1, (4, 4))
-    lengths = np.zeros((5, 5))
-    for t in range(5):
+    lexicon = _lexicon(*words)
+    preset = replace(EXHAUSTIVE, gamma=0.5, lam=0.3, beta=0.8, double_penalty=penalty)
+    log_probs = _random(7, seed)
+    ranking = np.sort(exact_ranking(log_probs, lexicon, preset))[::-1]
+    found = [c.score for c in BeamDecoder(lexicon, preset).decode(log_probs, n)]
+    expected = ranking[np.isfinite(ranking)][:n]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_forecast_lies_between_the_likeliest_string_and_all_of_them(seed: int) -> None:
+    frames = np.random.default_rng(seed).uniform(0, 1, (5, 4))
+    found = beam_module.forecast(frames, 4)
+    for letter, t in itertools.product(range(3), range(5)):
+        strings: dict[tuple[int, ...], float] = {}
         for path in itertools.product(range(4), repeat=4 - t):
-            letters = sum(1 for c, _ in itertools.groupby(path) if c < 3)
-            lengths[t, letters] += math.prod(frames[t + i, c] for i, c in enumerate(path))
-    found = np.exp(beam_module.forecast(frames, share, doubles, 4)[:, doubles])
-    expected = np.zeros_like(lengths)
-    for collapsed in range(doubles + 1):
-        ways = math.comb(doubles, collapsed) * share**collapsed
-        expected[:, collapsed:] += ways * lengths[:, : 5 - collapsed]
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+            runs = [c for c, _ in itertools.groupby((letter, *path))]
+            spelled = tuple(c for c in runs[1:] if c < 3)
+            share = math.prod(frames[t + 1 + i, c] for i, c in enumerate(path))
+            strings[spelled] = strings.get(spelled, 0.0) + share
+        for k in range(5):
+            of_length = [share for string, share in strings.items() if len(string) == k]
+            assert found[letter, k, t] >= max(of_length, default=0.0) * (1 - 1e-9)
+            assert found[letter, k, t] <= sum(of_length) * (1 + 1e-9)
 
 
-AGREEMENT = 0.95
-"""Of 204 swipes; on a thousand the base model's default weights give 98.9 % (docs/accuracy.md)."""
+AGREEMENT = 0.995
+"""What is asked for. Of 204 swipes it allows one to differ; of all 8,152 development swipes 5 do
+with the default weights (docs/accuracy.md), so two here would be bad luck of 1 in 140."""
+
+WEIGHTS = {
+    "default": DecoderPreset(),
+    "prior": DecoderPreset(lam=0.5),
+    "no length": DecoderPreset(lam=0.6, beta=0.3, gamma=0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Log-probabilities of swipes, the words they were decoded with, the oracle's best of each."""
+
+    rows: NDArray[np.float64]
+    lexicon: Lexicon
+    best: dict[str, list[str]]
+
+    def agreement(self, weights: str, **changes: float) -> float:
+        """Share of swipes whose best word is the oracle's for these of `WEIGHTS`."""
+        decoder = BeamDecoder(self.lexicon, replace(WEIGHTS[weights], **changes))  # type: ignore[arg-type]
+        found = [decoder.decode(row, 1)[0].word for row in self.rows]
+        return float(np.mean(np.array(found) == np.array(self.best[weights])))
 
 
 @pytest.fixture(scope="module")
-def real_swipes(shared_data: Path, released: Path) -> tuple[NDArray[np.float64], Lexicon]:
-    """Log-probabilities of the base model on every 40th development swipe, and AOSP."""
+def judged(shared_data: Path, released: Path) -> Judged:
+    """The base model on every 40th development swipe, with AOSP."""
     from train.checkpoint import load_checkpoint
     from train.evaluate import predict
 
@@ -165,39 +200,27 @@ def real_swipes(shared_data: Path, released: Path) -> tuple[NDArray[np.float64],
     checkpoint = load_checkpoint(released.with_name("base.safetensors"))
     logits = predict(checkpoint.model(), checkpoint.contract, feature_batch(gestures))
     lexicon = load_lexicon(str(shared_data / "lexicon" / "en_wordlist.combined.gz"))
-    return log_softmax(logits), lexicon
-
-
-def _agreement(rows: NDArray[np.float64], lexicon: Lexicon, preset: DecoderPreset) -> float:
-    """Share of swipes whose best word is the oracle's."""
-    decoder = BeamDecoder(lexicon, preset)
-    same = 0
+    rows = log_softmax(logits)
+    best: dict[str, list[str]] = {name: [] for name in WEIGHTS}
     for row in rows:
-        best = lexicon.words[int(exact_ranking(row, lexicon, preset).argmax())]
-        same += decoder.decode(row, 1)[0].word == best
-    return same / len(rows)
+        ctc = exact_scores(row, lexicon, double_penalty=WEIGHTS["default"].double_penalty)
+        for name, preset in WEIGHTS.items():
+            best[name].append(lexicon.words[int(weigh(ctc, lexicon, preset).argmax())])
+    return Judged(rows, lexicon, best)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "weights",
-    [{}, {"lam": 0.5}, {"lam": 0.6, "beta": 0.3, "gamma": 0.0}],
-    ids=["default", "prior", "no length"],
-)
-def test_the_beam_finds_the_oracles_word_whatever_the_weights(
-    real_swipes: tuple[NDArray[np.float64], Lexicon], weights: dict[str, float]
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_the_search_finds_the_oracles_word_whatever_the_weights(
+    judged: Judged, weights: str
 ) -> None:
-    rows, lexicon = real_swipes
-    assert _agreement(rows, lexicon, DecoderPreset(**weights)) >= AGREEMENT  # type: ignore[arg-type]
+    assert judged.agreement(weights) >= AGREEMENT
 
 
 @pytest.mark.slow
-def test_pruning_that_drops_the_truth_is_seen(
-    real_swipes: tuple[NDArray[np.float64], Lexicon],
-) -> None:
-    rows, lexicon = real_swipes
-    assert _agreement(rows[::2], lexicon, DecoderPreset(beam_width=5)) < AGREEMENT
-    assert _agreement(rows[::2], lexicon, DecoderPreset(floor=5.0)) < AGREEMENT
+@pytest.mark.parametrize("change", [{"beam_width": 1}, {"floor": 5.0}], ids=["width", "floor"])
+def test_a_search_that_misses_the_truth_is_seen(judged: Judged, change: dict[str, float]) -> None:
+    assert judged.agreement("default", **change) < AGREEMENT
 
 
 def test_frequency_and_length_enter_the_score() -> None:
@@ -223,24 +246,31 @@ def test_a_decoder_gives_the_same_answer_again_and_in_any_order() -> None:
 def test_candidates_are_distinct_words_best_first(seed: int, width: int, frames: int) -> None:
     decoder = BeamDecoder(wordfreq_lexicon(300), DecoderPreset(beam_width=width))
     found = decoder.decode(_random(frames, seed), n=5)
-    assert len({c.word for c in found}) == len(found) <= min(5, width)
+    assert len({c.word for c in found}) == len(found) <= 5
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     assert all(c.word in decoder.lexicon for c in found)
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 8])
-def test_long_runs_of_a_letter_do_not_overrun_the_beam(width: int) -> None:
+def test_a_plain_swipe_needs_few_extensions() -> None:
+    decoder = BeamDecoder(wordfreq_lexicon(20_000), DecoderPreset(beam_width=1))
+    for word in ("hello", "keyboard", "of"):
+        assert decoder.decode(log_softmax(_spelled(word)), n=1)[0].word == word
+
+
+def test_the_search_makes_room_for_all_prefixes() -> None:
     pairs = map("".join, itertools.product(ALPHABET, repeat=2))
-    lexicon = _lexicon(*pairs, *(letter * 8 for letter in ALPHABET))
-    decoder = BeamDecoder(lexicon, DecoderPreset(beam_width=width))
-    kernel = beam_module.search
-    found = [decoder.decode(_random(6, seed)) for seed in range(4)]
+    lexicon = _lexicon(*(pair + "xxx" for pair in pairs))  # 702 prefixes of up to two letters
+    decoder = BeamDecoder(lexicon, replace(EXHAUSTIVE, double_penalty=1.0))
+    log_probs = _random(6, 0)
+    compiled = decoder.decode(log_probs, n=700)
+    assert len(compiled) == len(lexicon) > beam_module._ROOM
+    python = beam_module.search.py_func
     with pytest.MonkeyPatch.context() as patch:  # as Python, where a write past the end raises
-        for name in ("forecast", "_keep", "_rescore", "child_of"):
+        for name in ("forecast", "_dot", "_follow", "_worthwhile", "_bound", "_insert"):
             patch.setattr(beam_module, name, getattr(beam_module, name).py_func)
-        patch.setattr(decode_module, "search", kernel.py_func)
-        again = [decoder.decode(_random(6, seed)) for seed in range(4)]
-    assert [[c.word for c in row] for row in again] == [[c.word for c in row] for row in found]
+        patch.setattr(decode_module, "search", python)
+        again = decoder.decode(log_probs, n=700)
+    assert [c.word for c in again] == [c.word for c in compiled]
 
 
 @pytest.mark.parametrize(
