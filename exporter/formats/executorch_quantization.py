@@ -7,8 +7,9 @@
   a model without linear layers is refused here.
 
 There is no rung of int8 weights with float32 activations. XNNPACK has no convolution of that kind:
-the dequantize stays outside the delegate as an operator of its own, the convolution, whose weight
-is then computed at run time, leaves XNNPACK with it, and both run in portable kernels.
+a dequantize of the weight stays outside the delegate, the convolution leaves XNNPACK with it, and
+both run in the runtime's portable kernels. That works and is as small as int8, but two
+convolutions of 64 channels took 10 ms where XNNPACK's float32 takes 0.034 ms.
 """
 
 from __future__ import annotations
