@@ -32,6 +32,7 @@ from exporter.formats.coreml_conversion import (
     is_layer,
     reduced_paths,
 )
+from exporter.formats.program import execute_at_extremes
 from swipe.errors import LoweringError
 from swipe.files import size_bytes
 
@@ -180,6 +181,8 @@ def _save(converted: Converted, job: Lowering, path: Path, rung: str) -> None:
             converted.model.save(str(new))
         _normalize(new, declaration(job, *converted.shapes))
         facts = inspect(new)
+        if job.dynamic:
+            execute_at_extremes(load(new), job, "Core ML")
         if rung == "int8" and not facts["quantized"]:
             raise LoweringError(
                 "int8 quantization changed nothing: no weight is large enough",

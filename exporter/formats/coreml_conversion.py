@@ -50,9 +50,7 @@ class Converted:
 
     def path_of(self, operation: Any) -> str:
         """Path of the module that `operation` is; its own name where torch knows none."""
-        name = str(operation.name).removesuffix(HALF_SUFFIX)
-        # The first operation that torch calls like its type is given a number.
-        return self.paths.get(name) or self.paths.get(name.removesuffix("_0"), name)
+        return _path_of(operation, self.paths)
 
     def operations(self) -> list[Any]:
         """What the program computes, in order."""
@@ -81,6 +79,12 @@ def reduced_paths(converted: Converted, rung: str) -> tuple[str, ...]:
         or (rung == "fp16" and is_layer(operation, "const") and gives_float16(operation))
     ]
     return tuple(dict.fromkeys(reduced))
+
+
+def _path_of(operation: Any, paths: Mapping[str, str]) -> str:
+    name = str(operation.name).removesuffix(HALF_SUFFIX)
+    # The first operation that torch calls like its type is given a number.
+    return paths.get(name) or paths.get(name.removesuffix("_0"), name)
 
 
 def is_layer(operation: Any, kind: str) -> bool:
@@ -126,12 +130,13 @@ def _converted(job: Lowering, rung: str) -> Converted:
     paths = layer_paths(program)
     # On int8 a layer's float is float16, as the rung below would have it.
     kept = job.float_layers if rung == "fp16" else frozenset[str]()
-    float_layers = frozenset(name for name, path in paths.items() if path in kept)
     precision = (
         coremltools.precision.FLOAT32
         if rung == "fp32"
         else coremltools.transform.FP16ComputePrecision(
-            op_selector=lambda operation: _runs_in_float16(operation, job, float_layers)
+            op_selector=lambda operation: (
+                _path_of(operation, paths) not in kept and _runs_in_float16(operation, job)
+            )
         )
     )
     try:
@@ -195,14 +200,14 @@ def _refuse_masked_attention(exported: Any) -> None:
             )
 
 
-def _runs_in_float16(operation: Any, job: Lowering, float_layers: frozenset[str]) -> bool:
+def _runs_in_float16(operation: Any, job: Lowering) -> bool:
     """Whether a MIL operation may compute in float16: from the first layer on.
 
     What comes before builds features as differences of coordinates, where float16's 11 bits cost
     four times the error of all layers together (max |diff| of logits 0.30 against 0.07). What
-    `float_inputs` reach stays float32, and so do `float_layers`, names of operations.
+    `float_inputs` reach stays float32.
     """
-    if operation.op_type in FRAGILE_IN_FLOAT16 or operation.name in float_layers:
+    if operation.op_type in FRAGILE_IN_FLOAT16:
         return False
     operators, names = _upstream(operation)
     return bool(operators & LAYERS) and not names.intersection(job.float_inputs)

@@ -27,13 +27,12 @@ from exporter.formats.axes import (
     axes_of,
     declaration,
     declared,
-    extreme_calls,
     not_kept,
     read,
 )
 from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
 from exporter.formats.executorch_quantization import EXTRA, quantized, quantized_paths
-from exporter.formats.program import exported, require_dynamic, signatures
+from exporter.formats.program import execute_at_extremes, exported, require_dynamic, signatures
 from swipe.errors import LoweringError
 
 RUNGS: Final = ("int8", "int8-dynamic")
@@ -192,7 +191,7 @@ def _save(program: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
             content = edge.to_executorch().buffer
     except Exception as error:
         # Any type: passes and partitioners raise whatever the graph provokes.
-        raise _refused(job, "lower", error) from error
+        raise _refused(job, error) from error
     require_dynamic(edge.exported_program(METHOD), job, "ExecuTorch")
     with staged(path) as new:
         new.write_bytes(content)
@@ -205,24 +204,18 @@ def _save(program: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
                 fix="ship the float32 artefact of this model",
             )
         run = load(new)
-        try:
-            for call in extreme_calls(job):
-                run(*call.values())
-        except LoweringError as error:
-            raise _refused(job, "execute", error) from error
+        if job.dynamic:
+            execute_at_extremes(run, job, "ExecuTorch")
+        else:
+            run(*job.example.values())
 
 
-def _refused(job: Lowering, what: str, error: Exception) -> LoweringError:
-    """The error for a model that ExecuTorch cannot `what`; dynamic axes are the usual reason."""
+def _refused(job: Lowering, error: Exception) -> LoweringError:
+    """The error for a model that cannot be lowered; dynamic axes are the usual reason."""
+    problem = f"ExecuTorch cannot lower the model: {first_line(error)}"
     if job.dynamic:
-        reason = f"it cannot {what} the model: {first_line(error)}"
-        return not_kept(list(axes_of(job)), "ExecuTorch", reason)
-    if isinstance(error, LoweringError):
-        return error
-    return LoweringError(
-        f"ExecuTorch cannot {what} the model: {first_line(error)}",
-        fix="run with --debug for the library's own report",
-    )
+        return not_kept(list(axes_of(job)), "ExecuTorch", problem)
+    return LoweringError(problem, fix="run with --debug for the library's own report")
 
 
 def _read(path: Path) -> Any:

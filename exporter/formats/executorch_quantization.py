@@ -7,8 +7,9 @@
   a model without linear layers is refused here.
 
 There is no rung of int8 weights with float32 activations. XNNPACK has no convolution of that kind:
-the dequantize stays outside the delegate as an operator of its own, the convolution, whose weight
-is then computed at run time, leaves XNNPACK with it, and both run in portable kernels.
+a dequantize of the weight stays outside the delegate, the convolution leaves XNNPACK with it, and
+both run in the runtime's portable kernels. That works and is as small as int8, but two
+convolutions of 64 channels took 10 ms where XNNPACK's float32 takes 0.034 ms.
 """
 
 from __future__ import annotations
@@ -114,25 +115,39 @@ def _chosen(source: Any, job: Lowering, rung: str) -> list[Any]:
 
 
 def _with_float_kept_apart(module: Any) -> Any:
-    """Write relu between a float layer and a quantize as clamp(min=0), which XNNPACK won't fuse.
+    """Put a clamp, which XNNPACK does not fuse, between a float layer and int8 beside it.
 
-    ExecuTorch takes a conv1d whose only readers are quantize nodes for a quantized one, and relu
-    is fused into the convolution first: the file lowers without complaint and cannot be loaded
-    ("Failed to create convolution node"). Clamp is not fused and computes the same.
+    ExecuTorch takes a conv1d whose only readers are quantize nodes for a quantized one, and a relu
+    between them is fused into the convolution first: the file lowers without complaint and cannot
+    be loaded ("Failed to create convolution node"). It refuses a float layer that reads a
+    dequantize ("Weight and Input should both be quantized"). A relu is written as clamp(min=0);
+    other clamps are at the smallest float32 and change nothing.
     """
     import torch
 
-    aten = torch.ops.aten
-    for node in module.graph.nodes:
-        if node.target is not torch.ops.quantized_decomposed.quantize_per_tensor.default:
-            continue
-        source = node.args[0]
-        if source.target in (aten.relu.default, aten.relu_.default) and _is_float_layer(
-            source.args[0]
-        ):
-            source.target, source.args = aten.clamp.default, (source.args[0], 0.0)
+    aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
+    for node in list(module.graph.nodes):
+        source = node.args[0] if node.args else None
+        if node.target is decomposed.quantize_per_tensor.default:
+            if source.target in (aten.relu.default, aten.relu_.default) and _is_float_layer(
+                source.args[0]
+            ):
+                source.target, source.args = aten.clamp.default, (source.args[0], 0.0)
+            elif _is_float_layer(source):
+                _clamp_between(source, node)
+        elif _is_float_layer(node) and source.target is decomposed.dequantize_per_tensor.default:
+            _clamp_between(source, node)
     module.recompile()
     return module
+
+
+def _clamp_between(source: Any, reader: Any) -> None:
+    import torch
+
+    with reader.graph.inserting_before(reader):
+        smallest = torch.finfo(torch.float32).min
+        clamp = reader.graph.call_function(torch.ops.aten.clamp.default, (source, smallest))
+    reader.replace_input_with(source, clamp)
 
 
 def _is_float_layer(node: Any) -> bool:

@@ -20,7 +20,6 @@ from exporter.formats.axes import (
     Shape,
     declaration,
     declared,
-    extreme_calls,
     read,
     require_bounds,
 )
@@ -37,7 +36,7 @@ from exporter.formats.onnx_quantization import (
 )
 from exporter.formats.opset14 import SOURCE_OPSET, TARGET_IR, TARGET_OPSET, to_opset14
 from exporter.formats.program import (
-    arguments,
+    execute_at_extremes,
     exported,
     remembered,
     require_known,
@@ -295,22 +294,7 @@ def _save(model: Any, source: Exported, job: Lowering, path: Path) -> None:
     with staged(path) as new:
         new.write_bytes(model.SerializeToString(deterministic=True))
         if job.dynamic:
-            _execute_at_extremes(new, job)
-
-
-def _execute_at_extremes(path: Path, job: Lowering) -> None:
-    """Refuse an artefact that does not give the module's shapes at every size in the job.
-
-    A size that the exporter baked into the graph shows nowhere else.
-    """
-    import torch
-
-    run = load(path)
-    for call in extreme_calls(job):
-        with torch.no_grad():
-            wanted = tuple(job.module(*arguments(call)).shape)
-        if (found := run(*call.values()).shape) != wanted:
-            raise _malformed(f"it gives the shape {found} where the module gives {wanted}")
+            execute_at_extremes(load(new), job, "ONNX")
 
 
 def _read(path: Path) -> Any:

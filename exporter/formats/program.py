@@ -18,8 +18,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from exporter.formats import Lowering
-from exporter.formats.axes import Signature, axes_of, not_kept, spell
+from exporter.formats import Lowering, Runner
+from exporter.formats.axes import Signature, axes_of, extreme_calls, not_kept, spell
 from exporter.formats.build import first_line, quiet
 from swipe.errors import LoweringError, UsageError
 
@@ -127,6 +127,28 @@ def _size(size: Any, names: Any) -> int | str:
     for symbol, axis in names.items():
         spelled = re.sub(rf"\b{symbol}\b", axis.name, spelled)
     return f"{spelled}:{int(bounds.lower)}..{int(bounds.upper)}"
+
+
+def execute_at_extremes(run: Runner, job: Lowering, where: str) -> None:
+    """Refuse an artefact that cannot be executed at every size in the job.
+
+    A size that an exporter baked into the graph shows nowhere else.
+
+    Raises:
+        LoweringError: an execution fails, or gives another shape than the module; names the axes.
+    """
+    import torch
+
+    for call in extreme_calls(job):
+        with torch.no_grad():
+            wanted = tuple(job.module(*arguments(call)).shape)
+        try:
+            found = run(*call.values()).shape
+        except LoweringError as error:
+            raise not_kept(list(axes_of(job)), where, str(error)) from error
+        if found != wanted:
+            reason = f"it gives the shape {found} where the module gives {wanted}"
+            raise not_kept(list(axes_of(job)), where, reason)
 
 
 def layer_paths(program: ExportedProgram) -> dict[str, str]:

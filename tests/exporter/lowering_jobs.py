@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from exporter.formats import Inputs, Lowering, calls_of
+from exporter.formats import Axis, Format, Inputs, Lowering, calls_of
 from train.models import SwipeModel, agnostic, bake
 from train.models.tcn import SwipeTcn
 
@@ -70,6 +70,78 @@ def expected(job: Lowering, features: NDArray[np.float32]) -> NDArray[np.float32
     with torch.no_grad():
         rows = [job.module(torch.from_numpy(row[None]), *context).numpy() for row in features]
     return np.concatenate(rows)
+
+
+class Masked(nn.Module):
+    """Features ``[1, 5, T]`` and lengths ``[1]`` -> ``[1, T, 9]``, zeros before the head's bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.project = nn.Conv1d(5, 32, 1)
+        self.mix = nn.Linear(32, 32)
+        self.narrow = nn.Linear(32, 32)
+        self.head = nn.Linear(32, 9)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        x = self.mix(self.project(features).transpose(1, 2).relu()).relu()
+        real = torch.arange(features.shape[2]) < lengths[:, None]
+        y: Tensor = self.head(self.narrow(x) * real[:, :, None].to(x.dtype))
+        return y
+
+
+def sequences(*sizes: int) -> list[Inputs]:
+    """One call of `sequence_job` for each of `sizes`; the last two frames are padding."""
+    generator = np.random.default_rng(5)
+    return [
+        {
+            "features": generator.normal(size=(1, 5, size)).astype(np.float32),
+            "lengths": np.array([size - 2], np.int64),
+        }
+        for size in sizes
+    ]
+
+
+def sequence_job(module: nn.Module) -> Lowering:
+    """A job of 4 to 50 frames, with their number as int64."""
+    return Lowering(
+        module.eval(), sequences(20)[0], sequences(4, 50, 12, 33, 20, 41), METADATA,
+        dynamic={"features": {2: Axis("T", 4, 50)}},
+    )  # fmt: skip
+
+
+class Recurrent(nn.Module):
+    """An LSTM, which torch unrolls to one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 8, batch_first=True)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        y: Tensor = self.lstm(features.transpose(1, 2))[0] * lengths
+        return y
+
+
+def build_agnostic(form: Format, folder: Path, suffix: str) -> dict[str, Path]:
+    """The agnostic job in float32 and int8, both executed and compared with torch."""
+    job = agnostic_job()
+    paths = {rung: folder / f"{rung}{suffix}" for rung in ("fp32", "int8")}
+    form.lower(job, paths["fp32"])
+    form.quantize(job, paths["int8"], "int8")
+    inputs = strokes(8, seed=4)
+    wanted = expected(job, inputs)
+    tolerances = {"fp32": 1e-4, "int8": 0.25 * float(np.ptp(wanted[wanted > -1e3]))}
+    shapes = [[1, 2, 64], [1, 64, 2], [1, 64]]
+    for rung, path in paths.items():
+        run = form.load(path)
+        context = tuple(job.example.values())[1:]
+        outputs = np.concatenate([run(row[None], *context) for row in inputs])
+        delta = np.abs(np.maximum(outputs, -1e3) - np.maximum(wanted, -1e3)).max()
+        assert delta < tolerances[rung]
+        facts: Any = form.inspect(path)
+        assert list(facts["inputs"].values()) == shapes
+        assert list(facts["outputs"].values()) == [[1, 32, 65]]
+    return paths
 
 
 def traces_of_this_machine(content: bytes) -> list[str]:

@@ -101,15 +101,6 @@ def test_metadata_comes_back_and_nothing_else_of_the_build(
 
 
 @pytest.mark.slow
-def test_two_builds_are_the_same_bytes(
-    job: Lowering, packages: dict[str, Path], tmp_path: Path
-) -> None:
-    again = build(job, tmp_path)
-    for rung in PACKAGES:
-        assert content(again[rung]) == content(packages[rung])
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.mlmodel", "weight.bin", "Manifest.json"])
 def test_a_truncated_file_is_refused(file: str, packages: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.mlpackage"

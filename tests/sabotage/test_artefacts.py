@@ -165,9 +165,11 @@ def test_a_sabotaged_int8_artefact_falls_back_to_float(
             replace(job, module=sabotage(job.module).eval()), path, rung
         ),
     )
-    int8, fp32 = _climb(find_target("onnx"), job, evidence, tmp_path, quantize=True)
-    assert not int8.taken
-    assert any("per-frame agreement" in reason for reason in int8.verdict.reasons)
+    *small, fp32 = _climb(find_target("onnx"), job, evidence, tmp_path, quantize=True)
+    assert [record.rung for record in small] == ["int8", "int8-weights", "fp16-weights"]
+    for record in small:
+        assert not record.taken
+        assert any("per-frame agreement" in reason for reason in record.verdict.reasons)
     assert fp32.taken
     assert [p.name for p in tmp_path.iterdir()] == ["model.fp32.onnx"]
 
@@ -256,8 +258,12 @@ def test_a_sabotaged_agnostic_int8_artefact_falls_back_to_float(
     monkeypatch.setattr(
         onnx, "quantize", lambda job, path, rung: quantize(_sabotaged(job, name), path, rung)
     )
-    int8, fp32 = _climb(find_target("onnx"), job, evidence, tmp_path, quantize=True, view=AGNOSTIC)
-    assert any("per-frame agreement" in reason for reason in int8.verdict.reasons)
+    *small, fp32 = _climb(
+        find_target("onnx"), job, evidence, tmp_path, quantize=True, view=AGNOSTIC
+    )
+    assert len(small) == 3
+    for record in small:
+        assert any("per-frame agreement" in reason for reason in record.verdict.reasons)
     assert fp32.taken
     assert [p.name for p in tmp_path.iterdir()] == ["model-agnostic.fp32.onnx"]
 
