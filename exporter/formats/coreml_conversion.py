@@ -16,7 +16,7 @@ import numpy as np
 from exporter.formats import Lowering
 from exporter.formats.axes import Signature
 from exporter.formats.build import first_line, library, quiet
-from exporter.formats.program import exported, layer_paths, require_known, signatures
+from exporter.formats.program import arguments, exported, layer_paths, require_known, signatures
 from swipe.errors import LoweringError
 
 EXTRA: Final = "coreml"
@@ -26,6 +26,9 @@ WEIGHTS: Final = ("weight", "weight_hh", "weight_ih", "x", "y")
 
 FRAGILE_IN_FLOAT16: Final = frozenset({"softmax", "log", "exp"})
 """log(softmax) of float16 is -inf for every class that is not likely."""
+
+RECURRENT: Final = ("aten.lstm", "aten.gru", "aten.rnn_")
+"""Operators that coremltools converts from a trace only."""
 
 SMALLEST_QUANTIZED_WEIGHT: Final = 512
 """Elements. The library's 2048 skips layers of a small model."""
@@ -118,7 +121,11 @@ def _layers(converted: Converted, job: Lowering) -> list[Any]:
 
 
 def _converted(job: Lowering, rung: str) -> Converted:
-    """The job in float32, or in float16 where that is safe and `rung` is not "fp32"."""
+    """The job in float32, or in float16 where that is safe and `rung` is not "fp32".
+
+    Of anything recurrent coremltools knows only the traced form, in which a loop over time is one
+    operation; everything else comes from torch's exported program.
+    """
     import torch
 
     coremltools = library("coremltools", EXTRA)
@@ -126,8 +133,13 @@ def _converted(job: Lowering, rung: str) -> Converted:
     _refuse_masked_attention(program)
     shapes = signatures(program, job)
     with quiet(), torch.no_grad():
-        program = program.run_decompositions(_decompositions())
-    paths = layer_paths(program)
+        recurrent = _is_recurrent(program)
+        source: Any = (
+            torch.jit.trace(job.module, arguments(job.example))
+            if recurrent
+            else program.run_decompositions(_decompositions())
+        )
+    paths = {} if recurrent else layer_paths(source)
     # On int8 a layer's float is float16, as the rung below would have it.
     kept = job.float_layers if rung == "fp16" else frozenset[str]()
     precision = (
@@ -142,7 +154,8 @@ def _converted(job: Lowering, rung: str) -> Converted:
     try:
         with quiet(), torch.no_grad():
             model = coremltools.convert(
-                program,
+                source,
+                source="pytorch",
                 convert_to="mlprogram",
                 minimum_deployment_target=coremltools.target.iOS17,
                 compute_precision=precision,
@@ -154,9 +167,14 @@ def _converted(job: Lowering, rung: str) -> Converted:
         # Any type: the converter raises whatever an unknown operator provokes.
         raise LoweringError(
             f"coremltools cannot convert the model: {first_line(error)}",
-            fix="run with --debug for the converter's own report",
+            fix="write the operator that it names with others, or build the other formats by "
+            "their own commands; --debug shows the converter's report",
         ) from error
     return Converted(model, paths, shapes)
+
+
+def _is_recurrent(program: Any) -> bool:
+    return any(str(node.target).startswith(RECURRENT) for node in program.graph.nodes)
 
 
 def _input_types(job: Lowering) -> list[Any]:

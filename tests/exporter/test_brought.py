@@ -52,7 +52,7 @@ def test_a_bundle_says_what_it_was_made_from(bundle: Path) -> None:
     assert all(rung.verdict.status in ("PASS", "FAIL") for rung in manifest.formats[0].rungs)
     assert manifest.formats[0].rungs[-1].verdict.status == "PASS"
     report = (bundle / "report.md").read_text()
-    assert f"Model `{FACTORY}`" in report
+    assert f"* model: {FACTORY}" in report
     assert "points of top1" in report
 
 
