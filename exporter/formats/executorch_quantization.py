@@ -127,7 +127,7 @@ def _with_float_kept_apart(module: Any) -> Any:
 
     aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
     for node in list(module.graph.nodes):
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         if node.target is decomposed.quantize_per_tensor.default:
             if source.target in (aten.relu.default, aten.relu_.default) and _is_float_layer(
                 source.args[0]
