@@ -135,7 +135,7 @@ def _converted(job: Lowering, rung: str) -> Converted:
     with quiet(), torch.no_grad():
         recurrent = _is_recurrent(program)
         source: Any = (
-            torch.jit.trace(job.module, arguments(job.example))
+            torch.jit.trace(job.module, arguments(job.example))  # type: ignore[no-untyped-call]
             if recurrent
             else program.run_decompositions(_decompositions())
         )
