@@ -15,22 +15,20 @@ from android_harness.protocol import Loader, Plan, Timing, measure
 from android_harness.stats import Latency, summarize
 from exporter.evidence import Evidence, judge
 from exporter.formats import Runner
-from exporter.ladder import limits_of
+from exporter.ladder import foreign_metadata, limits_of
 from exporter.manifest import (
     CHECKPOINT,
-    VERIFICATION,
     Manifest,
     RungEntry,
-    library_versions,
     load_manifest,
     require_unaltered,
 )
 from exporter.parity import Level, Limits, Status, Verdict, refused
+from exporter.provenance import library_versions
+from exporter.reopened import reopen
 from exporter.targets import Target, find_target
 from exporter.views import BAKED, find_view
-from exporter.words import Words
 from swipe.errors import GateError
-from swipe.files import sha256_file
 
 SCHEMA: Final = "swipe-export/bench/2"
 EAGER: Final = "pytorch eager"
@@ -126,40 +124,11 @@ def bench(
     """
     import torch
 
-    from swipe.decode import BeamDecoder
-    from swipe.lexicon import load_lexicon
-    from swipe.presets import settings_of
-    from train.checkpoint import load_checkpoint
-    from train.evaluate import predict
-
     torch.set_num_threads(threads)
     manifest = load_manifest(folder)
-    checkpoint = load_checkpoint(folder / CHECKPOINT)
-    if checkpoint.weights_sha256 != manifest.source.weights_sha256:
-        raise GateError(
-            f"{folder / CHECKPOINT} is not the checkpoint the manifest speaks of",
-            fix="export again",
-        )
-    features, truths, writers = _verification(folder, manifest)
-    words_known = load_lexicon(lexicon or manifest.source.lexicon)
-    if lexicon is None and words_known.sha256 != manifest.source.lexicon_sha256:
-        raise GateError(
-            f"lexicon {manifest.source.lexicon} is not the one the bundle was judged with",
-            fix="bring back that lexicon, name another with --lexicon, or export again",
-        )
-    preset = manifest.source.preset
-    if preset is not None and words_known.sha256 != manifest.source.lexicon_sha256:
-        observe("decoding with the default settings: the bundle's preset is for its own lexicon")
-        preset = None
-    decode = BeamDecoder(words_known, settings_of(preset, words_known)).decode_words
-    observe(f"PyTorch on {len(truths):,} swipes")
-    logits = predict(checkpoint.model(), checkpoint.contract, features)
-    words = Words(truths, writers, decode)
+    reopened = reopen(folder, manifest, lexicon, observe)
+    checkpoint, evidence = reopened.checkpoint, reopened.evidence
     rounding = manifest.source.reference_rounding
-    evidence = {
-        name: find_view(name).evidence(checkpoint, features, logits, words, rounding)
-        for name in {BAKED.name, *(entry.view for entry in manifest.formats)}
-    }
 
     def eager() -> Runner:
         baked = BAKED.module(checkpoint.model(), checkpoint.contract)
@@ -187,6 +156,11 @@ def bench(
             if not target.level.executed:
                 skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
                 continue
+            contract, weights = checkpoint.contract, manifest.source.weights_sha256
+            wanted = find_view(format_entry.view).metadata(contract, weights)
+            foreign = foreign_metadata(target, path, wanted)
+            if foreign is not None:
+                raise GateError(f"{path} {foreign}", fix="export again")
             if target.level is Level.REFERENCE:
                 interpreted[name] = target.format().load(path)
             else:
@@ -213,7 +187,7 @@ def bench(
                 verdict=_verdict(runner, judged),
             )
         )
-    used = {"name": words_known.name, "sha256": words_known.sha256}
+    used = {"name": reopened.lexicon.name, "sha256": reopened.lexicon.sha256}
     return Bench(tuple(rows), skipped, manifest, threads, used)
 
 
@@ -225,18 +199,6 @@ class _Judged:
     limits: Limits
     evidence: Evidence
     level: Level
-
-
-def _verification(
-    folder: Path, manifest: Manifest
-) -> tuple[NDArray[np.float32], list[str], list[str]]:
-    path = folder / VERIFICATION
-    if not path.is_file() or sha256_file(path) != manifest.source.verification_sha256:
-        raise GateError(
-            f"{path} does not hold the swipes the manifest speaks of", fix="export again"
-        )
-    with np.load(path) as samples:
-        return samples["features"], samples["words"].tolist(), samples["writers"].tolist()
 
 
 def _loader(target: Target, path: Path, threads: int) -> Loader:

@@ -6,6 +6,7 @@ artefact to ship; until then, and after any failure, the earlier bundle is untou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -25,19 +26,34 @@ from exporter.manifest import (
     FILE,
     SCHEMA,
     VERIFICATION,
+    Build,
     FormatEntry,
     Manifest,
+    Recipe,
     RungEntry,
     Source,
-    library_versions,
     load_manifest,
     require_unaltered,
 )
 from exporter.policy import Policy
+from exporter.provenance import (
+    THREADS,
+    library_versions,
+    portable,
+    portable_record,
+    processor,
+    working_tree,
+)
 from exporter.report import write_report
-from exporter.samples import Samples, choose_samples
+from exporter.samples import (
+    CALIBRATION_SHARE,
+    CALIBRATION_SWIPES,
+    SEED,
+    Samples,
+    choose_samples,
+)
 from exporter.targets import Target, require_libraries
-from exporter.views import VIEWS, View
+from exporter.views import SHUFFLE_SEED, VIEWS, View
 from exporter.worker import SAMPLES, Job, run_worker
 from swipe.errors import GateError, SwipeError
 from swipe.features import feature_batch
@@ -48,6 +64,7 @@ from swipe.presets import choose_preset
 from train.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from train.evaluate import predict, rounding_error
 from train.finite import null_for_nonfinite
+from train.sealed import write_sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,7 @@ def export(request: Request, say: Say) -> Manifest:
         request.preset, checkpoint_file(request.checkpoint), checkpoint.weights_sha256, lexicon
     )
     say(chosen.origin)
-    preset = None if chosen.tuned is None else chosen.tuned.to_dict()
+    preset = None if chosen.tuned is None else portable_record(chosen.tuned.to_dict())
     samples = choose_samples(
         request.data, checkpoint.data, Layout.from_contract(checkpoint.contract), request.samples
     )
@@ -94,7 +111,7 @@ def export(request: Request, say: Say) -> Manifest:
         replacing_folder(out, marker=FILE, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        shutil.copyfile(checkpoint_file(request.checkpoint), folder / CHECKPOINT)
+        _put_checkpoint(request.checkpoint, checkpoint, folder / CHECKPOINT)
         rounding = _write_samples(Path(scratch), folder, checkpoint, samples)
         job = Job(
             checkpoint=str((folder / CHECKPOINT).resolve()),
@@ -108,21 +125,22 @@ def export(request: Request, say: Say) -> Manifest:
         entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
             schema_name=SCHEMA,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            platform=f"{platform.system()} {platform.machine()}",
-            versions=library_versions(),
+            builds=(_build_record(request),),
             source=Source(
                 checkpoint_step=checkpoint.step,
                 weights_sha256=checkpoint.weights_sha256,
                 contract_id=checkpoint.contract.contract_id,
                 contract=json.loads(checkpoint.contract.to_json()),
                 parameters=sum(p.numel() for p in checkpoint.model().parameters()),
-                trained_on=dict(checkpoint.data),
+                trained_on=portable_record(checkpoint.data),
                 swipes=samples.label,
                 calibration_swipes=len(samples.calibration),
+                calibration_sha256=hashlib.sha256(
+                    feature_batch(samples.calibration).tobytes()
+                ).hexdigest(),
                 verification_swipes=len(samples.verification),
                 verification_sha256=sha256_file(folder / VERIFICATION),
-                lexicon=request.lexicon,
+                lexicon=portable(request.lexicon),
                 lexicon_sha256=lexicon.sha256,
                 decoder=null_for_nonfinite(asdict(chosen.settings)),
                 preset=preset,
@@ -136,6 +154,43 @@ def export(request: Request, say: Say) -> Manifest:
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
+
+
+def _build_record(request: Request) -> Build:
+    machine = processor()
+    commit, uncommitted_changes = working_tree()
+    return Build(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=machine.model,
+        processor_flags=machine.flags,
+        threads=THREADS,
+        versions=library_versions(),
+        commit=commit,
+        uncommitted_changes=uncommitted_changes,
+        recipe=Recipe(
+            formats=tuple(target.name for target in request.targets),
+            views=tuple(view.name for view in request.views),
+            policy=asdict(request.policy),
+            data=None if request.data is None else portable(request.data),
+            lexicon=portable(request.lexicon),
+            preset=None if request.preset is None else portable(str(request.preset)),
+            samples=request.samples,
+            calibration_samples=CALIBRATION_SWIPES,
+            calibration_share=CALIBRATION_SHARE,
+            seeds={"samples": SEED, "keyboard": SHUFFLE_SEED},
+        ),
+    )
+
+
+def _put_checkpoint(source: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Copy the checkpoint, or seal it anew where its record names folders of this machine."""
+    record = checkpoint.record()
+    if portable_record(checkpoint.data) == record["data"]:
+        shutil.copyfile(checkpoint_file(source), target)
+        return
+    published = {**record, "data": portable_record(checkpoint.data)}
+    write_sealed(target, checkpoint.tensors, published, fix="train again")
 
 
 def _write_samples(scratch: Path, folder: Path, checkpoint: Checkpoint, samples: Samples) -> float:
@@ -180,6 +235,7 @@ def _build_all(
             view: FormatEntry(
                 format=target.name,
                 view=view,
+                build=0,
                 rungs=tuple(RungEntry.model_validate(record) for record in records),
             )
             for view, records in views.items()
@@ -208,6 +264,8 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
             return manifest
         built = {(entry.format, entry.view) for entry in manifest.formats}
         kept = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
+        makers = sorted({entry.build for entry in kept})
+        builds = (*manifest.builds, *(previous.builds[maker] for maker in makers))
         for entry in kept:
             for rung in entry.rungs:
                 if rung.file is not None:
@@ -215,7 +273,11 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
     except SwipeError:
         # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
         return manifest
-    return manifest.model_copy(update={"formats": (*manifest.formats, *kept)})
+    renumbered = [
+        entry.model_copy(update={"build": 1 + makers.index(entry.build)}) for entry in kept
+    ]
+    formats = (*manifest.formats, *renumbered)
+    return manifest.model_copy(update={"builds": builds, "formats": formats})
 
 
 def _copy(source: Path, target: Path) -> None:

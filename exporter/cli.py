@@ -132,6 +132,49 @@ _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, exe
 _register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
 
 
+@app.command(no_args_is_help=False)
+def verify(
+    bundle: Annotated[
+        Path, typer.Argument(help="A folder written by swipe-export; default: ./bundle.")
+    ] = Path("bundle"),
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Execute every artefact again and compare its figures.")
+    ] = False,
+    lexicon: Annotated[
+        str | None, typer.Option(help="Where the lexicon is that the bundle was judged with.")
+    ] = None,
+) -> None:
+    """Recompute everything that a bundle's manifest says.
+
+    Exit codes: 0 all that was checked holds, 3 something was refused, 4 something that matters
+    cannot be recomputed on this machine.
+
+    Example: [bold]swipe-export verify bundle --deep[/]
+    """
+    from exporter.verification import Outcome, exit_code
+    from exporter.verification import verify as run_verify
+
+    with console.status("") as status:
+        findings = run_verify(bundle, deep=deep, lexicon=lexicon, say=status.update)
+    table = make_table(f"{bundle}", "check", "outcome", "of", "detail")
+    for column in table.columns:
+        column.justify, column.overflow = "left", "fold"
+    for finding in findings:
+        table.add_row(finding.gate, finding.outcome, finding.about, finding.detail)
+    console.print(table)
+    for finding in findings:
+        if finding.outcome is Outcome.REFUSED:
+            where = f" of {finding.about}" if finding.about else ""
+            console.print(f"{finding.gate}{where}: REFUSED: {finding.detail}")
+    counts = (f"{sum(f.outcome is o for f in findings)} {o}" for o in Outcome)
+    code = exit_code(findings)
+    console.print(f"{bundle}: {', '.join(counts)}")
+    if code is ExitCode.OK:
+        following = f"swipe-bench {bundle}" if deep else f"swipe-export verify {bundle} --deep"
+        console.print(f"next: {following}")
+    raise typer.Exit(code)
+
+
 def _conclude(manifest: Manifest, out: Path) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.swipes}"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from exporter.manifest import FormatEntry, Manifest, RungEntry, TensorEntry
+from exporter.manifest import (
+    REPORT,
+    Build,
+    FormatEntry,
+    Manifest,
+    RungEntry,
+    TensorEntry,
+)
 from swipe.files import write_text_atomic
-
-FILE: Final = "report.md"
 
 
 def write_report(manifest: Manifest, folder: Path) -> None:
     """Write ``report.md`` into `folder`."""
-    write_text_atomic(folder / FILE, render(manifest))
+    write_text_atomic(folder / REPORT, render(manifest))
 
 
 def _settings(decoder: Mapping[str, float | None]) -> str:
@@ -33,7 +37,7 @@ def render(manifest: Manifest) -> str:
         f"`{source.lexicon}` (`{source.lexicon_sha256[:16]}`), accuracy budget "
         f"{source.accuracy_budget:g} points of decoded top-1.",
         f"Decoder: {_settings(source.decoder)}.",
-        f"Built {manifest.created} on {manifest.platform}.",
+        *(_build_line(number, build) for number, build in enumerate(manifest.builds)),
         "",
         "## Artefacts to ship",
         "",
@@ -57,9 +61,20 @@ def render(manifest: Manifest) -> str:
                 f"* **{entry.format} {entry.view} {rung.rung}**: {rung.verdict.status}, {mark}: "
                 f"{why} ({rung.seconds:g} s)"
             )
-    lines += ["", "## Versions", ""]
-    lines += [f"* {name} {version}" for name, version in manifest.versions.items()]
+    for number, build in enumerate(manifest.builds):
+        lines += ["", f"## Versions of build {number}", ""]
+        lines += [f"* {name} {version}" for name, version in build.versions.items()]
     return "\n".join(lines) + "\n"
+
+
+def _build_line(number: int, build: Build) -> str:
+    changed = ", with uncommitted changes" if build.uncommitted_changes else ""
+    commit = "" if build.commit is None else f", commit `{build.commit[:12]}`{changed}"
+    flags = " ".join(build.processor_flags) or "none"
+    return (
+        f"Build {number}: {build.created} on {build.platform}, {build.processor} (int8 "
+        f"instructions: {flags}), {build.threads} thread{commit}."
+    )
 
 
 def _tensor_line(role: str, tensor: TensorEntry) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from exporter.provenance import portable
 from swipe.corpus import load_corpus, split_by_writer
 from swipe.errors import GateError
 from swipe.gesture import Gesture
@@ -84,7 +85,8 @@ def choose_samples(
     )
     label = corpus.label
     if data is None:
-        label += f"; the training data {trained_on.get('train')!r} is not on this machine"
+        named = portable(str(trained_on.get("train")))
+        label += f"; the training data {named!r} is not on this machine"
     return _pick(calibration, verification, count, label)
 
 

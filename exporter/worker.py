@@ -18,6 +18,7 @@ import numpy as np
 
 from exporter.ladder import Say, Subject, climb
 from exporter.policy import Policy
+from exporter.provenance import THREADS
 from exporter.targets import find_target
 from exporter.views import find_view
 from exporter.words import Words
@@ -102,7 +103,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
     from swipe.presets import settings_of
     from train.checkpoint import load_checkpoint
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     checkpoint = load_checkpoint(Path(job.checkpoint))
     with np.load(job_folder / SAMPLES) as samples:
         calibration, features, logits = (samples[n] for n in ("calibration", "features", "logits"))

@@ -25,3 +25,22 @@ def shared_data() -> Path:
 def released() -> Path:
     """The released nano checkpoint: a small model that really works."""
     return Path(__file__).parents[1] / "models" / "nano.safetensors"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
+    """A bundle of the released nano model: float ONNX in both views; copy it before altering it."""
+    from exporter.bundle import Request, export
+    from exporter.policy import Policy
+    from exporter.targets import find_target
+    from exporter.views import VIEWS
+
+    out = tmp_path_factory.mktemp("published") / "bundle"
+    export(
+        Request(
+            (find_target("onnx"),), VIEWS, released, out, Policy(quantize=False),
+            "synthetic:600", "wordfreq:5000", 100,
+        ),
+        say=lambda line: None,
+    )  # fmt: skip
+    return out

@@ -34,6 +34,8 @@ RUNGS: Final = ("int8",)
 QUANTIZED_OPERATORS: Final = ("Conv", "MatMul", "Gemm")
 PERCENTILE: Final = 99.999
 PRODUCER: Final = "swipe-export"
+OLDEST_RUNTIME: Final = "1.8"
+"""The first ONNX Runtime that reads opset 14; IR 7 is older."""
 
 
 def lower(job: Lowering, path: Path) -> None:
@@ -98,6 +100,7 @@ def inspect(path: Path) -> dict[str, object]:
         "quantized_layers": quantized,
         "float_layers": floating,
         "size_bytes": path.stat().st_size,
+        "minimum_runtime": {"onnxruntime": OLDEST_RUNTIME},
     }
 
 

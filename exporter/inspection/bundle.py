@@ -13,13 +13,13 @@ from typing import Final
 from exporter.manifest import (
     CHECKPOINT,
     FILE,
+    REPORT,
     SCHEMA,
     VERIFICATION,
     Manifest,
     RungEntry,
     load_manifest,
 )
-from exporter.report import FILE as REPORT
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 from train.inspection.kinds import inspect_file, known_kinds
