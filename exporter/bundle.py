@@ -91,6 +91,7 @@ def export(request: Request, say: Say) -> Manifest:
         GateError: the checkpoint or a format was refused; the earlier bundle is untouched.
     """
     require_libraries(request.targets)
+    build = _build_record(request)
     checkpoint = load_checkpoint(request.checkpoint)
     lexicon = load_lexicon(request.lexicon)
     say(f"checkpoint {request.checkpoint}: step {checkpoint.step:,}, proven finite")
@@ -125,7 +126,7 @@ def export(request: Request, say: Say) -> Manifest:
         entries = _build_all(Path(scratch), job, request.targets, say)
         manifest = Manifest(
             schema_name=SCHEMA,
-            builds=(_build_record(request),),
+            builds=(build,),
             source=Source(
                 checkpoint_step=checkpoint.step,
                 weights_sha256=checkpoint.weights_sha256,

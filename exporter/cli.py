@@ -14,6 +14,7 @@ from swipe.errors import ExitCode
 
 if TYPE_CHECKING:
     from exporter.manifest import Manifest
+    from exporter.verification import Finding, Gate, Outcome
 
 app = make_app(
     "Lower a checkpoint to ONNX (opset 14), ExecuTorch and Core ML; quantize, measure what it "
@@ -120,7 +121,7 @@ def _register(name: str, formats: tuple[str, ...], summary: str) -> None:
             preset,
         )
         manifest = export(request, console.print)
-        raise typer.Exit(_conclude(manifest, out))
+        raise typer.Exit(_conclude(manifest, out, lexicon))
 
     command.__doc__ = f"{summary}\n\nExample: [bold]swipe-export {name} --quantize[/]"
     app.command(name)(command)
@@ -156,11 +157,13 @@ def verify(
 
     with console.status("") as status:
         findings = run_verify(bundle, deep=deep, lexicon=lexicon, say=status.update)
-    table = make_table(f"{bundle}", "check", "outcome", "of", "detail")
+    table = make_table(f"{bundle}", "check", "outcome", "detail")
     for column in table.columns:
-        column.justify, column.overflow = "left", "fold"
-    for finding in findings:
-        table.add_row(finding.gate, finding.outcome, finding.about, finding.detail)
+        column.justify = "left"
+    for (gate, outcome, detail), about in _grouped(findings).items():
+        names = about[0] if len(about) == 1 else f"{len(about)} of them"
+        said = (text for text in (names, "" if outcome is Outcome.REFUSED else detail) if text)
+        table.add_row(gate, outcome, ": ".join(said))
     console.print(table)
     for finding in findings:
         if finding.outcome is Outcome.REFUSED:
@@ -175,7 +178,15 @@ def verify(
     raise typer.Exit(code)
 
 
-def _conclude(manifest: Manifest, out: Path) -> ExitCode:
+def _grouped(findings: list[Finding]) -> dict[tuple[Gate, Outcome, str], list[str]]:
+    """What was checked alike and ended alike, and what of; a bundle has a hundred findings."""
+    groups: dict[tuple[Gate, Outcome, str], list[str]] = {}
+    for finding in findings:
+        groups.setdefault((finding.gate, finding.outcome, finding.detail), []).append(finding.about)
+    return groups
+
+
+def _conclude(manifest: Manifest, out: Path, lexicon: str) -> ExitCode:
     """Print what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.swipes}"
     table = make_table(
@@ -202,7 +213,10 @@ def _conclude(manifest: Manifest, out: Path) -> ExitCode:
                 name = f"{entry.format} {entry.view} {rung.rung}"
                 console.print(f"{name}: {rung.verdict.status}: {reasons}")
     console.print(f"manifest and report: {out}/manifest.json, {out}/report.md")
-    console.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
+    following = "swipe-bench" + ("" if out == Path("bundle") else f" {out}")
+    if lexicon != manifest.source.lexicon:  # a bundle keeps no folder of this machine
+        following += f" --lexicon {lexicon}"
+    console.print(f"next: {following}")
     verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)
     return ExitCode.OK if verified else ExitCode.UNVERIFIED
 

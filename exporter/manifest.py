@@ -93,8 +93,15 @@ class FormatEntry(_Record):
 
     @property
     def taken(self) -> RungEntry:
-        """The artefact to ship."""
-        return next(rung for rung in self.rungs if rung.taken)
+        """The artefact to ship.
+
+        Raises:
+            GateError: there is none; no export publishes that.
+        """
+        for rung in self.rungs:
+            if rung.taken:
+                return rung
+        raise GateError(f"{self.format} {self.view} ships no artefact", fix="export again")
 
 
 class Recipe(_Record):

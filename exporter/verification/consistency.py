@@ -155,6 +155,9 @@ def _missed(
     if metrics.cost is None:
         yield "PASS without a cost in accuracy"
         return
+    if not math.isfinite(metrics.cost.bound):
+        yield f"PASS although the cost's bound is {metrics.cost.bound}"
+        return
     outcome, why = metrics.cost.judge(limits.accuracy_drop)
     if outcome is Status.FAIL or (limits.bounded and outcome is not Status.PASS):
         yield f"PASS although {why}"

@@ -143,6 +143,17 @@ def _wrong_decoder(manifest: Manifest) -> Iterator[str]:
         yield f"{source.decoder} are not the settings of its preset"
 
 
+def _wrong_report(path: Path, manifest: Manifest) -> Iterator[str]:
+    try:
+        wanted = render(manifest)
+    except (GateError, LookupError, TypeError, ValueError) as error:
+        # Any figure may be absent from an edited manifest, or be none.
+        yield f"{FILE} cannot be reported: {error!r}"
+        return
+    if not path.is_file() or path.read_bytes() != wanted.encode():
+        yield f"it does not say what {FILE} says"
+
+
 def check_records(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     """The report against the manifest, and what only the machine that built it could tell."""
     path = folder / REPORT
@@ -152,8 +163,7 @@ def check_records(folder: Path, manifest: Manifest) -> Iterator[Finding]:
             Gate.REPORT, REPORT, "another version of swipe-export wrote it", matters=False
         )
     else:
-        same = path.is_file() and path.read_text() == render(manifest)
-        yield judged(Gate.REPORT, REPORT, [] if same else [f"it does not say what {FILE} says"])
+        yield judged(Gate.REPORT, REPORT, _wrong_report(path, manifest))
     yield unknown(
         Gate.BUILD,
         "",

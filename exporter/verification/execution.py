@@ -43,7 +43,7 @@ class Tolerance:
     share: float
     delta: float
 
-    def allows(self, name: str, recorded: float, total: int) -> float:
+    def allows(self, name: str, recorded: float, total: float) -> float:
         """The largest difference of the figure called `name`, of `total` swipes."""
         group, _, leaf = name.partition(".")
         points = 100.0 * self.swipes / total
@@ -151,7 +151,7 @@ def differences(
 ) -> list[str]:
     """Figures that differ from the `recorded` ones by more than `tolerance` allows."""
     ours, theirs = dict(leaves(dict(found))), dict(leaves(dict(recorded)))
-    total = int(ours.get("samples", 1))
+    total = ours.get("samples", 1.0)
     return [
         f"{name} is {ours.get(name)}, {FILE} says {theirs.get(name)}"
         for name in sorted(ours.keys() | theirs.keys())
