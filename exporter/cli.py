@@ -144,6 +144,9 @@ def verify(
     lexicon: Annotated[
         str | None, typer.Option(help="Where the lexicon is that the bundle was judged with.")
     ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Also prove BUNDLE.sig with this key, in PEM.")
+    ] = None,
 ) -> None:
     """Recompute everything that a bundle's manifest says.
 
@@ -156,7 +159,9 @@ def verify(
     from exporter.verification import verify as run_verify
 
     with console.status("") as status:
-        findings = run_verify(bundle, deep=deep, lexicon=lexicon, say=status.update)
+        findings = run_verify(
+            bundle, deep=deep, lexicon=lexicon, say=status.update, public_key=public_key
+        )
     table = make_table(f"{bundle}", "check", "outcome", "detail")
     for column in table.columns:
         column.justify = "left"
@@ -176,6 +181,35 @@ def verify(
         following = f"swipe-bench {bundle}" if deep else f"swipe-export verify {bundle} --deep"
         console.print(f"next: {following}")
     raise typer.Exit(code)
+
+
+@app.command(no_args_is_help=False)
+def sign(
+    key: Annotated[Path, typer.Option(help="Your elliptic-curve private key, in PEM.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="A folder written by swipe-export; default: ./bundle.")
+    ] = Path("bundle"),
+) -> None:
+    """Sign a bundle that verify does not refuse, and write its bill of materials (CycloneDX).
+
+    Needs the extra [supply-chain], and no network.
+
+    Example: [bold]swipe-export sign bundle --key key.pem[/]
+    """
+    from exporter.manifest import load_manifest
+    from exporter.supply_chain import sign as sign_folder
+    from exporter.supply_chain import write_bill
+    from exporter.verification import exit_code
+    from exporter.verification import verify as run_verify
+    from swipe.errors import GateError
+
+    with console.status("") as status:
+        findings = run_verify(bundle, deep=False, lexicon=None, say=status.update)
+    if exit_code(findings) is ExitCode.GATE_FAILED:
+        raise GateError(f"{bundle} is not sound", fix=f"see swipe-export verify {bundle}")
+    written = write_bill(load_manifest(bundle), bundle), sign_folder(bundle, key)
+    console.print(f"written: {', '.join(map(str, written))}")
+    console.print(f"next: swipe-export verify {bundle} --public-key PUBLIC.pem")
 
 
 def _grouped(findings: list[Finding]) -> dict[tuple[Gate, Outcome, str], list[str]]:

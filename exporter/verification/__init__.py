@@ -4,7 +4,7 @@ Every check is a `Finding` of a named gate: VERIFIED, REFUSED, or CANNOT BE RECO
 reason. Nothing stops at the first refusal, so that one damaged file does not hide another.
 
 What it leaves out: who made the bundle. Hashes detect accidents; a forger can hash again, and only
-a signature over the folder tells.
+a signature over the folder tells (`exporter.supply_chain`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from exporter.ladder import Say
 from exporter.manifest import FILE, read_manifest
+from exporter.supply_chain import require_signed, signature_path
 from exporter.verification.artefacts import artefacts_of, check_artefact
 from exporter.verification.consistency import contradictions
 from exporter.verification.contents import (
@@ -23,13 +24,15 @@ from exporter.verification.contents import (
     check_words,
 )
 from exporter.verification.execution import check_execution, left_out
-from exporter.verification.findings import Finding, Gate, Outcome, exit_code, judged
-from swipe.errors import GateError
+from exporter.verification.findings import Finding, Gate, Outcome, exit_code, judged, unknown
+from swipe.errors import GateError, MissingError
 
 __all__ = ["Finding", "Gate", "Outcome", "exit_code", "verify"]
 
 
-def verify(folder: Path, *, deep: bool, lexicon: str | None, say: Say) -> list[Finding]:
+def verify(
+    folder: Path, *, deep: bool, lexicon: str | None, say: Say, public_key: Path | None = None
+) -> list[Finding]:
     """Check the bundle at `folder`.
 
     Args:
@@ -37,9 +40,10 @@ def verify(folder: Path, *, deep: bool, lexicon: str | None, say: Say) -> list[F
         deep: execute every artefact again on the bundle's swipes.
         lexicon: where the lexicon that decoded is; None: where the manifest says.
         say: told about each step.
+        public_key: of who signed it; None: a signature is not looked at.
 
     Raises:
-        UsageError: there is no bundle.
+        UsageError: there is no bundle, or no such key.
     """
     try:
         manifest, sealed = read_manifest(folder)
@@ -48,6 +52,8 @@ def verify(folder: Path, *, deep: bool, lexicon: str | None, say: Say) -> list[F
     edited = [] if sealed else ["it was edited: its hash over itself is another"]
     findings = [judged(Gate.SCHEMA, FILE, []), judged(Gate.SEAL, FILE, edited)]
     findings.append(check_files(folder, manifest))
+    if public_key is not None:
+        findings.append(_check_signed(folder, public_key))
     findings += contradictions(manifest)
     say(f"{folder}: checkpoint, swipes and words")
     checkpoint, found = check_checkpoint(folder, manifest)
@@ -66,3 +72,14 @@ def verify(folder: Path, *, deep: bool, lexicon: str | None, say: Say) -> list[F
     else:
         findings += left_out(artefacts)
     return findings
+
+
+def _check_signed(folder: Path, public_key: Path) -> Finding:
+    about = signature_path(folder).name
+    try:
+        require_signed(folder, public_key)
+    except GateError as error:
+        return judged(Gate.SIGNED, about, [str(error)])
+    except MissingError as error:
+        return unknown(Gate.SIGNED, about, str(error), matters=True)
+    return judged(Gate.SIGNED, about, [])

@@ -41,9 +41,10 @@ class Gate(StrEnum):
     SIZE = "artefact size"
     METADATA = "embedded contract"
     FACTS = "artefact facts"
-    SIGNATURE = "signature"
+    SIGNATURE = "inputs and outputs"
     EXECUTION = "execution"
     ROUNDING = "reference rounding"
+    SIGNED = "signature"
 
 
 @dataclass(frozen=True, slots=True)
