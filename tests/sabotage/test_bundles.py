@@ -107,12 +107,16 @@ EDITS: dict[str, tuple[Edit, set[Gate]]] = {
         lambda m: _rung(m).update(taken=False),
         {Gate.RUNGS, Gate.REPORT},
     ),
+    "a bound that does not follow": (
+        lambda m: _rung(m)["verdict"]["metrics"]["cost"].update(bound=0.01),
+        {Gate.FIGURES},
+    ),
     "figures torn out": (
         lambda m: _rung(m)["verdict"]["metrics"].pop("max_abs_delta"),
         {Gate.FIGURES, Gate.REPORT},
     ),
-    "a bound that is NaN": (
-        lambda m: _rung(m)["verdict"]["metrics"]["cost"].update(bound=float("nan")),
+    "a spread that is NaN": (
+        lambda m: _rung(m)["verdict"]["metrics"]["cost"].update(spread=float("nan")),
         {Gate.VERDICTS, Gate.FIGURES},
     ),
     "the same entry twice": (lambda m: m["formats"].append(m["formats"][0]), {Gate.RUNGS}),
@@ -188,12 +192,13 @@ def test_figures_that_fit_each_other_are_refused_by_execution(bundle: Path) -> N
         _rung(fields)["verdict"].update(status="UNVERIFIED", reasons=["who knows"])
 
     _edit(bundle, edit, hashed_again=True)
-    assert _refused(bundle) == {Gate.FIGURES}  # its bound is below its cost
-    _edit(
-        bundle,
-        lambda m: _rung(m)["verdict"]["metrics"]["cost"].update(bound=6.0),
-        hashed_again=True,
-    )
+    assert _refused(bundle) == {Gate.FIGURES}  # its bound does not follow
+
+    def follow(fields: dict[str, Any]) -> None:
+        cost = _rung(fields)["verdict"]["metrics"]["cost"]
+        cost["bound"] = cost["drop"] + cost["spread"]
+
+    _edit(bundle, follow, hashed_again=True)
     assert _refused(bundle) == set()
     assert _refused(bundle, deep=True) == {Gate.EXECUTION}
 
