@@ -47,6 +47,7 @@ def bench(
     """
     from android_harness.local import bench as run_bench
     from android_harness.protocol import Plan
+    from exporter.manifest import BENCH
     from swipe.files import write_text_atomic
 
     if bundle is None:
@@ -61,7 +62,7 @@ def bench(
         console.print(table)
     for name, reason in results.skipped.items():
         console.print(f"{name}: UNVERIFIED, not executed here: {reason}")
-    path = json_out or bundle / "bench.json"
+    path = json_out or bundle / BENCH
     write_text_atomic(path, json.dumps(results.to_dict(), allow_nan=False) + "\n")
     console.print(f"results with raw samples: {path}")
     if results.failed:

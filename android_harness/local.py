@@ -12,17 +12,17 @@ from android_harness.protocol import Loader, Plan, Timing, measure
 from android_harness.stats import Latency, summarize
 from exporter.evidence import Evidence, judge
 from exporter.formats import Runner
-from exporter.ladder import limits_of
+from exporter.ladder import foreign_metadata, limits_of
 from exporter.manifest import (
     CHECKPOINT,
     Manifest,
     RungEntry,
-    library_versions,
     load_manifest,
     require_unaltered,
 )
 from exporter.origins import reopen
 from exporter.parity import Level, Limits, Status, Verdict, refused
+from exporter.provenance import library_versions
 from exporter.targets import Target, find_target
 from swipe.errors import GateError
 
@@ -144,6 +144,9 @@ def bench(
             if not target.level.executed:
                 skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
                 continue
+            foreign = foreign_metadata(target, path, subjects.metadata(format_entry.view))
+            if foreign is not None:
+                raise GateError(f"{path} {foreign}", fix="export again")
             if target.level is Level.REFERENCE:
                 interpreted[name] = target.format().load(path)
             else:

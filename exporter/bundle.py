@@ -15,7 +15,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,17 +30,19 @@ from exporter.manifest import (
     FILE,
     SCHEMA,
     AnySource,
+    Build,
     FormatEntry,
     Manifest,
+    Recipe,
     RungEntry,
     ViewEntry,
-    library_versions,
     load_manifest,
     require_unaltered,
 )
 from exporter.origins import Request as ModelAsked
 from exporter.policy import Policy
 from exporter.preparation import recall_or_prepare
+from exporter.provenance import THREADS, library_versions, processor, working_tree
 from exporter.report import write_report
 from exporter.targets import Target, require_libraries
 from exporter.worker import Job, Records, recall_records, run_worker
@@ -96,14 +98,13 @@ def export(request: Request, say: Say) -> Manifest:
             views=tuple(prepared.names),
             policy=request.policy,
             source=source,
+            lexicon=request.model.lexicon,
             cache=None if cache is None or not known else str(cache.folder),
             parts=_parts(prepared.source, Path(scratch), environment),
         )
         manifest = Manifest(
             schema_name=SCHEMA,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            platform=f"{platform.system()} {platform.machine()}",
-            versions=library_versions(),
+            builds=(_build_record(request, job.views),),
             source=source,
             accuracy_budget=request.policy.budget,
             views=tuple(ViewEntry.model_validate(view) for view in prepared.views),
@@ -113,6 +114,32 @@ def export(request: Request, say: Say) -> Manifest:
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
+
+
+def _build_record(request: Request, views: tuple[str, ...]) -> Build:
+    """What this export is made with.
+
+    It is true of rungs from the cache too: they are found by our own code, every library version
+    and the processor, so whichever export built them differs in nothing but date and commit.
+    """
+    machine = processor()
+    commit, uncommitted_changes = working_tree()
+    return Build(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=machine.model,
+        processor_flags=machine.flags,
+        threads=THREADS,
+        versions=library_versions(),
+        commit=commit,
+        uncommitted_changes=uncommitted_changes,
+        recipe=Recipe(
+            formats=tuple(target.name for target in request.targets),
+            views=views,
+            policy=asdict(request.policy),
+            asked=request.model.recipe(),
+        ),
+    )
 
 
 def _parts(
@@ -154,6 +181,7 @@ def _entries(target: str, views: Records) -> dict[str, FormatEntry]:
         view: FormatEntry(
             format=target,
             view=view,
+            build=0,
             rungs=tuple(RungEntry.model_validate(record) for record in records),
         )
         for view, records in views.items()
@@ -175,6 +203,8 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
             return manifest
         built = {(entry.format, entry.view) for entry in manifest.formats}
         kept = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
+        makers = sorted({entry.build for entry in kept})
+        builds = (*manifest.builds, *(previous.builds[maker] for maker in makers))
         for entry in kept:
             for rung in entry.rungs:
                 if rung.file is not None:
@@ -182,4 +212,8 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
     except SwipeError:
         # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
         return manifest
-    return manifest.model_copy(update={"formats": (*manifest.formats, *kept)})
+    renumbered = [
+        entry.model_copy(update={"build": 1 + makers.index(entry.build)}) for entry in kept
+    ]
+    formats = (*manifest.formats, *renumbered)
+    return manifest.model_copy(update={"builds": builds, "formats": formats})

@@ -12,6 +12,7 @@ from exporter.figures import BRIEF, brief_cells
 from exporter.localize.command import localize
 from exporter.policy import DEFAULT_BUDGET, Policy
 from exporter.verbs import JsonOption, register
+from exporter.verbs_verify import register as register_verification
 from swipe.console import make_app, make_table, run
 from swipe.errors import ExitCode, UsageError
 
@@ -151,7 +152,7 @@ def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
             request = Request(targets, asked, out, policy, default_folder() if cache else None)
             with showing(answer.people, [target.name for target in targets]) as say:
                 manifest = export(request, say)
-            _conclude(manifest, out, answer)
+            _conclude(manifest, out, asked, answer)
         raise typer.Exit(answer.exit_code)
 
     command.__doc__ = f"{summary}\n\nExample: [bold]swipe-export {name} --quantize[/]"
@@ -181,9 +182,10 @@ app.command("localize")(localize)
 
 
 register(app)
+register_verification(app)
 
 
-def _conclude(manifest: Manifest, out: Path, answer: Answer) -> None:
+def _conclude(manifest: Manifest, out: Path, asked: ModelAsked, answer: Answer) -> None:
     """Tell what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.samples}"
     table = make_table(title, "format", "view", "taken", "kB", *BRIEF, "verdict", "level")
@@ -202,7 +204,11 @@ def _conclude(manifest: Manifest, out: Path, answer: Answer) -> None:
                 name = f"{entry.format} {entry.view} {rung.rung}"
                 answer.people.print(f"{name}: {rung.verdict.status}: {reasons}")
     answer.people.print(f"manifest and report: {out}/manifest.json, {out}/report.html")
-    answer.people.print("next: swipe-bench" + ("" if out == Path("bundle") else f" {out}"))
+    following = "swipe-bench" + ("" if out == Path("bundle") else f" {out}")
+    kept = asked.recipe().get("lexicon")
+    if asked.lexicon != kept:  # a bundle keeps no folder of this machine
+        following += f" --lexicon {asked.lexicon}"
+    answer.people.print(f"next: {following}")
     verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)
     answer.give(
         ExitCode.OK if verified else ExitCode.UNVERIFIED,

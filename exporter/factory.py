@@ -16,6 +16,7 @@ from torch import Tensor
 
 from exporter.adapter import Exportable
 from exporter.proof import require_finite_weights
+from exporter.provenance import portable
 from swipe.errors import CheckpointError, SwipeError, UsageError
 from train.assemble import load_factory
 from train.checkpoint import load_weights
@@ -91,7 +92,11 @@ def load_exportable(name: str, weights: Path | None) -> tuple[Exportable, Origin
 def _load(path: Path, made: Exportable) -> Origins:
     if path.suffix == SAFETENSORS and _is_ours(path):
         record = load_weights(path, made.module)
-        return Origins(int(record["step"]), record["metrics"], f"{path}, step {record['step']:,}")
+        return Origins(
+            int(record["step"]),
+            record["metrics"],
+            f"{portable(str(path))}, step {record['step']:,}",
+        )
     if path.suffix != SAFETENSORS and path.suffix not in TORCH:
         raise UsageError(
             f"{path} is of no kind that weights are read from",
@@ -112,7 +117,7 @@ def _load(path: Path, made: Exportable) -> Origins:
             f"{path} holds the weights of another model: {error}",
             fix="let the factory build the network that these weights were trained in",
         ) from error
-    return Origins(None, {}, str(path))
+    return Origins(None, {}, portable(str(path)))
 
 
 def _is_ours(path: Path) -> bool:

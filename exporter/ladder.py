@@ -304,23 +304,36 @@ def _check(
 ) -> Verdict | None:
     """The refusal of an artefact that need not be executed to be refused."""
     job = subject.lowering
-    embedded = target.format().metadata(path)
-    for key, value in job.metadata.items():
-        if embedded.get(key) != value:
-            return refused(f"carries {key} {embedded.get(key)!r}, expected {value!r}")
+    foreign = foreign_metadata(target, path, job.metadata)
+    if foreign is not None:
+        return refused(foreign)
     wanted = {"inputs": signature(job.example, job), "outputs": dict[str, list[int | str]]()}
     if not job.dynamic:
         shape = subject.output_shape or subject.evidence.reference.outputs[0].shape
         wanted["outputs"] = {job.output_name: [1, *shape]}
     for kind, shapes in wanted.items():
-        if shapes and not _is_signature(facts[kind], shapes):
+        if shapes and not is_signature(facts[kind], shapes):
             return refused(f"its {kind} are {facts[kind]}, expected {shapes}")
     if baseline is not None and not (size < baseline.size_bytes):
         return refused(f"{size:,} bytes, the float artefact has {baseline.size_bytes:,}")
     return None
 
 
-def _is_signature(found: dict[str, list[Any]], wanted: dict[str, list[int | str]]) -> bool:
+def foreign_metadata(target: Target, path: Path, wanted: Mapping[str, str]) -> str | None:
+    """Why the artefact at `path` does not carry the `wanted` metadata, or None if it does.
+
+    Raises:
+        LoweringError: it is damaged or holds no metadata.
+        MissingError: the format's library is not installed.
+    """
+    embedded = target.format().metadata(path)
+    for key, value in wanted.items():
+        if embedded.get(key) != value:
+            return f"carries {key} {embedded.get(key)!r}, expected {value!r}"
+    return None
+
+
+def is_signature(found: dict[str, list[Any]], wanted: dict[str, list[int | str]]) -> bool:
     """Whether names and shapes are the `wanted` ones, or positions where a format has no names."""
     names = (list(wanted), [str(position) for position in range(len(wanted))])
     return list(found) in names and list(found.values()) == list(wanted.values())

@@ -1,9 +1,13 @@
-"""manifest.json: what a bundle holds, what it was built from, and what is known of it."""
+"""manifest.json: what a bundle holds, what it was built from, and what is known of it.
+
+The file carries a hash over itself, so that an edit is noticed even where nothing can be
+recomputed. That detects accidents, not forgers: who edits it can hash it again.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,11 +21,13 @@ SCHEMA: Final = "swipe-export/bundle/4"
 FILE: Final = "manifest.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 VERIFICATION: Final = "verification.npz"
+REPORT: Final = "report.md"
+PAGE: Final = "report.html"
+BENCH: Final = "bench.json"
+"""Where ``swipe-bench`` writes what it measured; no part of what was exported."""
 
-_LIBRARIES: Final = (
-    "swipe-export", "torch", "torchao", "executorch", "coremltools",
-    "onnx", "onnxscript", "onnxruntime", "numpy",
-)  # fmt: skip
+SEAL: Final = "sha256"
+"""Key of the manifest's hash over itself."""
 
 
 class _Record(BaseModel):
@@ -84,12 +90,48 @@ class FormatEntry(_Record):
 
     format: str
     view: str
+    build: int
+    """Which of `Manifest.builds` made it."""
     rungs: tuple[RungEntry, ...]
 
     @property
     def taken(self) -> RungEntry:
-        """The artefact to ship."""
-        return next(rung for rung in self.rungs if rung.taken)
+        """The artefact to ship.
+
+        Raises:
+            GateError: there is none; no export publishes that.
+        """
+        for rung in self.rungs:
+            if rung.taken:
+                return rung
+        raise GateError(f"{self.format} {self.view} ships no artefact", fix="export again")
+
+
+class Recipe(_Record):
+    """Every option that shaped what one export built, see `exporter.bundle.Request`.
+
+    What was asked for is named as the user named it, absolute paths by their last part.
+    """
+
+    formats: tuple[str, ...]
+    views: tuple[str, ...]
+    policy: dict[str, Any]
+    asked: dict[str, Any]
+    """Of the model, see `exporter.origins.Request.recipe`."""
+
+
+class Build(_Record):
+    """One export: when, with what, and where; see `exporter.provenance`."""
+
+    created: str
+    platform: str
+    processor: str
+    processor_flags: tuple[str, ...]
+    threads: int
+    versions: dict[str, str]
+    commit: str | None
+    uncommitted_changes: bool | None
+    recipe: Recipe
 
 
 class Source(_Record, ABC):
@@ -100,6 +142,8 @@ class Source(_Record, ABC):
     samples: str
     """What artefacts are judged by, in words."""
     calibration_samples: int
+    calibration_sha256: str
+    """Of the samples in order; they are not in the bundle."""
     verification_samples: int
     verification_sha256: str
     reference_rounding: float
@@ -188,9 +232,8 @@ class Manifest(_Record):
     """The whole bundle."""
 
     schema_name: str = SCHEMA
-    created: str
-    platform: str
-    versions: dict[str, str]
+    builds: tuple[Build, ...]
+    """Newest first; earlier ones made what was kept from the bundle before."""
     source: AnySource
     accuracy_budget: float
     """Points of accuracy that quantization was allowed to cost."""
@@ -198,12 +241,36 @@ class Manifest(_Record):
     formats: tuple[FormatEntry, ...]
 
     def save(self, folder: Path) -> None:
-        """Write ``manifest.json`` atomically."""
-        write_text_atomic(folder / FILE, self.model_dump_json(indent=2) + "\n")
+        """Write ``manifest.json`` atomically, with its hash over itself."""
+        fields = json.loads(self.model_dump_json())
+        sealed = {**fields, SEAL: digest_of(fields)}
+        write_text_atomic(folder / FILE, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
+
+
+def digest_of(fields: dict[str, Any]) -> str:
+    """SHA-256 of `fields` as canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_manifest(folder: Path) -> Manifest:
     """Read a bundle's manifest.
+
+    Raises:
+        UsageError: there is no bundle.
+        GateError: the manifest is damaged, edited, or of another schema.
+    """
+    manifest, sealed = read_manifest(folder)
+    if not sealed:
+        raise GateError(
+            f"{folder / FILE} was edited: its hash over itself is another",
+            fix="bring back the file that was published, or export again",
+        )
+    return manifest
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, bool]:
+    """A bundle's manifest, and whether it is as it was written.
 
     Raises:
         UsageError: there is no bundle.
@@ -213,20 +280,33 @@ def load_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise UsageError(f"no bundle at {folder}", fix="build one: swipe-export all --quantize")
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        fields = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _unreadable(path, f"not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise _unreadable(path, "it holds no record")
+    # Before anything else: fields of a later schema are not damage.
+    schema = fields.get("schema_name")
+    if schema != SCHEMA:
+        raise GateError(
+            f"{path} has schema {schema!r}, this version reads {SCHEMA!r}",
+            fix="use the version of swipe-export that wrote it, or export again",
+        )
+    seal = fields.pop(SEAL, None)
+    try:
+        # By way of JSON: only there may a tuple be given as an array.
+        return Manifest.model_validate_json(json.dumps(fields)), seal == digest_of(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise GateError(
-            f"{path} is not a manifest this version can read ({where}: {first['msg']})",
-            fix="export again with this version",
-        ) from error
-    if manifest.schema_name != SCHEMA:
-        raise GateError(
-            f"{path} has schema {manifest.schema_name!r}, this version reads {SCHEMA!r}",
-            fix="use the version of swipe-export that wrote it, or export again",
-        )
-    return manifest
+        raise _unreadable(path, f"{where}: {first['msg']}") from error
+
+
+def _unreadable(path: Path, reason: str) -> GateError:
+    return GateError(
+        f"{path} is not a manifest this version can read ({reason})",
+        fix="export again with this version",
+    )
 
 
 def require_unaltered(folder: Path, entry: RungEntry) -> Path:
@@ -239,14 +319,3 @@ def require_unaltered(folder: Path, entry: RungEntry) -> Path:
     if entry.file is None or not path.exists() or sha256_file(path) != entry.sha256:
         raise GateError(f"{path} is not the artefact that {FILE} describes", fix="export again")
     return path
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of every library that shapes an artefact and is installed."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

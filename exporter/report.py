@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from exporter import report_page
 from exporter.figures import HEADINGS, cells
-from exporter.manifest import FormatEntry, Manifest, RungEntry, TensorEntry
+from exporter.manifest import (
+    PAGE,
+    REPORT,
+    Build,
+    FormatEntry,
+    Manifest,
+    RungEntry,
+    TensorEntry,
+)
 from swipe.files import write_text_atomic
-
-FILE: Final = "report.md"
 
 
 def write_report(manifest: Manifest, folder: Path) -> None:
     """Write ``report.md`` and ``report.html`` into `folder`."""
-    write_text_atomic(folder / FILE, render(manifest))
-    write_text_atomic(folder / report_page.FILE, report_page.render(manifest))
+    write_text_atomic(folder / REPORT, render(manifest))
+    write_text_atomic(folder / PAGE, report_page.render(manifest))
 
 
 def render(manifest: Manifest) -> str:
@@ -30,7 +35,7 @@ def render(manifest: Manifest) -> str:
         "",
         *manifest.source.lines(),
         f"Quantization may cost {manifest.accuracy_budget:g} points of accuracy.",
-        f"Built {manifest.created} on {manifest.platform}.",
+        *(_build_line(number, build) for number, build in enumerate(manifest.builds)),
         "",
         "## Artefacts to ship",
         "",
@@ -53,9 +58,20 @@ def render(manifest: Manifest) -> str:
                 f"* **{entry.format} {entry.view} {rung.rung}**: {rung.verdict.status}, {mark}: "
                 f"{why} ({rung.seconds:g} s)"
             )
-    lines += ["", "## Versions", ""]
-    lines += [f"* {name} {version}" for name, version in manifest.versions.items()]
+    for number, build in enumerate(manifest.builds):
+        lines += ["", f"## Versions of build {number}", ""]
+        lines += [f"* {name} {version}" for name, version in build.versions.items()]
     return "\n".join(lines) + "\n"
+
+
+def _build_line(number: int, build: Build) -> str:
+    changed = ", with uncommitted changes" if build.uncommitted_changes else ""
+    commit = "" if build.commit is None else f", commit `{build.commit[:12]}`{changed}"
+    flags = " ".join(build.processor_flags) or "none"
+    return (
+        f"Build {number}: {build.created} on {build.platform}, {build.processor} (int8 "
+        f"instructions: {flags}), {build.threads} thread{commit}."
+    )
 
 
 def _tensor_line(role: str, tensor: TensorEntry) -> str:

@@ -14,8 +14,6 @@ from exporter.figures import BRIEF, brief_cells
 from exporter.manifest import FormatEntry, Manifest, RungEntry
 from exporter.report_chart import Dot, draw
 
-FILE: Final = "report.html"
-
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#c9d0d8;--back:#fff;
 --good:#1a7f4b;--bad:#b3261e;--open:#8a6d00;--dot:#2563b0}
@@ -172,8 +170,9 @@ def _provenance(manifest: Manifest) -> str:
         **source.identity,
         "calibrated on": f"{source.calibration_samples:,} other samples",
         "samples": source.verification_sha256,
-        "built": f"{manifest.created} on {manifest.platform}",
-        **manifest.versions,
     }
+    for build in manifest.builds[:1]:
+        facts |= {"built": f"{build.created} on {build.platform}", "commit": build.commit or "-"}
+        facts |= {"processor": build.processor, **build.versions}
     rows = ((escape(name), f"<code>{escape(fact)}</code>") for name, fact in facts.items())
     return _table(("", ""), rows)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from exporter.origins.requests import CALIBRATION_SHARE, CALIBRATION_SWIPES, SEED
+from exporter.provenance import portable
 from swipe.corpus import load_corpus, split_by_writer
 from swipe.errors import GateError
 from swipe.gesture import Gesture
@@ -13,10 +15,6 @@ from swipe.layout import Layout
 from swipe.sources import SYNTHETIC
 from train.config import Data
 from train.swipe_data import is_present, load_swipe_data, sample
-
-CALIBRATION_SWIPES: Final = 256
-CALIBRATION_SHARE: Final = 0.3
-SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +82,8 @@ def choose_samples(
     )
     label = corpus.label
     if data is None:
-        label += f"; the training data {trained_on.get('train')!r} is not on this machine"
+        named = portable(str(trained_on.get("train")))
+        label += f"; the training data {named!r} is not on this machine"
     return _pick(calibration, verification, count, label)
 
 

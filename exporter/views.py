@@ -136,6 +136,16 @@ class View(ABC):
     def conventions(self) -> dict[str, str]:
         """What each input and the output mean, by name; embedded in every artefact."""
 
+    def metadata(self, contract: ModelContract, weights_sha256: str) -> dict[str, str]:
+        """What every artefact of this view carries, by key."""
+        return {
+            CONTRACT_KEY: contract.contract_id,
+            "contract": contract.to_json(),
+            "weights_sha256": weights_sha256,
+            "view": self.name,
+            **self.conventions,
+        }
+
     def lowering(
         self,
         checkpoint: Checkpoint,
@@ -149,13 +159,7 @@ class View(ABC):
             module=self.module(checkpoint.model(), contract),
             example=calls_of(example, context)[0],
             calibration=calls_of(calibration, context),
-            metadata={
-                CONTRACT_KEY: contract.contract_id,
-                "contract": contract.to_json(),
-                "weights_sha256": checkpoint.weights_sha256,
-                "view": self.name,
-                **self.conventions,
-            },
+            metadata=self.metadata(contract, checkpoint.weights_sha256),
             output_name=self.output_name,
             float_inputs=frozenset(context),
         )

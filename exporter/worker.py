@@ -21,6 +21,7 @@ from exporter.ladder import Say, climb
 from exporter.manifest import AnySource
 from exporter.memory import Memory, to_record
 from exporter.policy import Policy
+from exporter.provenance import THREADS
 from exporter.targets import find_target
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
 
@@ -68,6 +69,8 @@ class Job(BaseModel):
     """What the user decided about the ladder."""
     source: AnySource
     """What the bundle is made from."""
+    lexicon: str | None = None
+    """Where its lexicon is; None: where the record says."""
     cache: str | None = None
     """Folder of earlier results; None to use and keep none."""
     parts: dict[str, Any] = Field(default_factory=dict)
@@ -151,9 +154,11 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
 
     from exporter.origins import reopen
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     folder = Path(job.folder)
-    subjects = reopen(folder, job.source, scratch=job_folder, say=lambda line: None)
+    subjects = reopen(
+        folder, job.source, scratch=job_folder, lexicon=job.lexicon, say=lambda line: None
+    )
     target = find_target(target_name)
     records: Records = {}
     for view in job.views:

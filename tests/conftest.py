@@ -34,3 +34,24 @@ def shared_data() -> Path:
 def released() -> Path:
     """The released nano checkpoint: a small model that really works."""
     return Path(__file__).parents[1] / "models" / "nano.safetensors"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
+    """A bundle of the released nano model: float ONNX in both views; copy it before altering it."""
+    from exporter.bundle import Request, export
+    from exporter.origins.requests import SwipeRequest
+    from exporter.policy import Policy
+    from exporter.targets import find_target
+
+    out = tmp_path_factory.mktemp("published") / "bundle"
+    export(
+        Request(
+            (find_target("onnx"),),
+            SwipeRequest(released, data="synthetic:600", lexicon="wordfreq:5000", samples=100),
+            out,
+            Policy(quantize=False),
+        ),
+        say=lambda line: None,
+    )
+    return out

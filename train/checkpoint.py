@@ -110,6 +110,27 @@ class ModelCheckpoint:
         }
 
 
+def load_model_checkpoint(path: Path) -> ModelCheckpoint:
+    """Read and prove weights of anyone's model; nothing that the record names is imported.
+
+    Raises:
+        UsageError: there is no such file.
+        CheckpointError: truncated, altered or of another kind.
+        NonFiniteError: a tensor holds NaN or Inf.
+    """
+    record, tensors = _read(path, MODEL_SCHEMA)
+    try:
+        return ModelCheckpoint(
+            factory=str(record["factory"]),
+            options=dict(record["options"]),
+            tensors=tensors,
+            step=int(record["step"]),
+            metrics=dict(record["metrics"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has an unusable record: {error!r}", fix=_RETRAIN) from error
+
+
 def copy_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers of `model` by module path, copied to the CPU."""
     return {n: t.detach().to("cpu", copy=True) for n, t in model.state_dict().items()}

@@ -41,6 +41,12 @@ STORED_TYPES: Final = ("float32", "float16", "int8", "uint8")
 FOREIGN_METADATA: Final = "com.github.apple.coremltools."
 SPECIFICATION: Final = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS: Final = Path("Data", "com.apple.CoreML", "weights")
+OLDEST_SYSTEMS: Final = {
+    7: {"ios": "16", "macos": "13"},
+    8: {"ios": "17", "macos": "14"},
+    9: {"ios": "18", "macos": "15"},
+}
+"""The first systems that read each specification version; we write the one for iOS 17."""
 DEBUG_FILE: Final = "executorch_debug_handle_mapping.json"
 
 
@@ -159,6 +165,7 @@ def inspect(path: Path) -> dict[str, object]:
         "float_layers": sum(is_layer(operation, "const") for operation in operations),
         "weights": _census(program),
         "size_bytes": size_bytes(path),
+        "minimum_runtime": OLDEST_SYSTEMS.get(specification.specificationVersion),
     }
 
 

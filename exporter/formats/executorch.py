@@ -157,7 +157,24 @@ def inspect(path: Path) -> dict[str, object]:
         "float_layers": len(layers) - quantized,
         "weights": _census(plan, graphs),
         "size_bytes": path.stat().st_size,
+        "schema": {"identifier": _identifier(path), "version": program.version},
+        "delegated_calls": _calls(plan, "DelegateCall"),
+        "portable_calls": _calls(plan, "KernelCall"),
+        # The first buffer is the constants', which are not planned.
+        "planned_memory_bytes": sum(plan.non_const_buffer_sizes[1:]),
     }
+
+
+def _identifier(path: Path) -> str:
+    """Which schema the file says it was written with; a runtime reads those that it knows."""
+    with path.open("rb") as stream:
+        return stream.read(8)[4:].decode("ascii", errors="replace")
+
+
+def _calls(plan: Any, kind: str) -> int:
+    """How many instructions of one `kind` a call of the method executes."""
+    instructions = [step for chain in plan.chains for step in chain.instructions]
+    return sum(type(step.instr_args).__name__ == kind for step in instructions)
 
 
 def metadata(path: Path) -> dict[str, str]:

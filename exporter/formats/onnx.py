@@ -46,6 +46,8 @@ from swipe.errors import LoweringError
 
 RUNGS: Final = ("int8", "int8-weights", "fp16-weights")
 PRODUCER: Final = "swipe-export"
+OLDEST_RUNTIME: Final = "1.8"
+"""The first ONNX Runtime that reads opset 14; IR 7 is older."""
 
 
 def lower(job: Lowering, path: Path) -> None:
@@ -126,6 +128,7 @@ def inspect(path: Path) -> dict[str, object]:
         "float_layers": floating,
         "weights": _census(graph),
         "size_bytes": path.stat().st_size,
+        "minimum_runtime": {"onnxruntime": OLDEST_RUNTIME},
     }
 
 

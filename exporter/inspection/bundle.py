@@ -13,14 +13,14 @@ from typing import Final
 from exporter.manifest import (
     CHECKPOINT,
     FILE,
+    PAGE,
+    REPORT,
     SCHEMA,
     VERIFICATION,
     Manifest,
     RungEntry,
     load_manifest,
 )
-from exporter.report import FILE as REPORT
-from exporter.report_page import FILE as PAGE
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 from train.inspection.kinds import inspect_file, known_kinds

@@ -44,6 +44,13 @@ class Origin(Protocol):
 class Request(Protocol):
     """What the user asked for; see `exporter.origins.requests`."""
 
+    @property
+    def lexicon(self) -> str | None:
+        """What decodes, as the user named it; None where nothing of ours does."""
+
+    def recipe(self) -> dict[str, Any]:
+        """All that the user asked for and that is fixed here, JSON types, no absolute path."""
+
     def parts(self) -> dict[str, Any] | None:
         """Everything that shapes what is opened, JSON types; None where no hash can know it.
 
@@ -70,6 +77,19 @@ class Subjects(Protocol):
     @property
     def decoding(self) -> Mapping[str, str]:
         """Name and hash of what decodes; empty where nothing of ours does."""
+
+    @property
+    def calibration_sha256(self) -> str | None:
+        """Of the calibration samples, as in the record; None where they are not here."""
+
+    def describe(self) -> tuple[ViewEntry, ...]:
+        """See `Origin.describe`."""
+
+    def metadata(self, view: str) -> Mapping[str, str]:
+        """What every artefact of the form `view` carries, by key."""
+
+    def rounding(self) -> float:
+        """The error of PyTorch's own float32 answers, measured here."""
 
     def eager(self) -> Runner:
         """PyTorch itself, in the form `eager_view`."""

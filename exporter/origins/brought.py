@@ -7,6 +7,7 @@ that gives other samples than those that artefacts were judged by is found out.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,31 +67,7 @@ class BroughtOrigin:
 
     def describe(self) -> tuple[ViewEntry, ...]:
         """See `exporter.origins.Origin.describe`."""
-        given = self.given
-        shapes = signature(given.example, _lowering(given, {}))
-        meanings = _meanings(given)
-        inputs = [
-            TensorEntry(
-                name=name,
-                shape=tuple(shape),
-                dtype=str(given.example[name].dtype),
-                meaning=meanings[name],
-            )
-            for name, shape in shapes.items()
-        ]
-        output = TensorEntry(
-            name=given.output_name,
-            shape=_output_shape(given),
-            dtype="float32",
-            meaning=meanings[given.output_name],
-        )
-        tried = [name for name, _ in extremes(given)] + [case.name for case in paddings(given)]
-        tried += [f"{name}, to be refused" for name, _ in beyond(given)]
-        return (
-            ViewEntry(
-                name=given.name, inputs=tuple(inputs), output=output, also_tried=tuple(tried)
-            ),
-        )
+        return (_described(self.given),)
 
     def keep(self, folder: Path, scratch: Path) -> ModelSource:
         """See `exporter.origins.Origin.keep`."""
@@ -107,6 +84,7 @@ class BroughtOrigin:
             parameters=sum(p.numel() for p in given.module.parameters()),
             samples=given.samples,
             calibration_samples=len(given.calibration),
+            calibration_sha256=_calibration(given),
             verification_samples=len(given.verification),
             verification_sha256=sha256_file(folder / VERIFICATION),
             reference_rounding=self.rounding,
@@ -137,6 +115,24 @@ class BroughtSubjects:
         """See `exporter.origins.Subjects.decoding`."""
         return {}
 
+    @property
+    def calibration_sha256(self) -> str:
+        """See `exporter.origins.Subjects.calibration_sha256`."""
+        return _calibration(self.given)
+
+    def describe(self) -> tuple[ViewEntry, ...]:
+        """See `exporter.origins.Subjects.describe`."""
+        return (_described(self.given),)
+
+    def metadata(self, view: str) -> dict[str, str]:
+        """See `exporter.origins.Subjects.metadata`."""
+        given = self.given
+        return {**given.metadata, **_meanings(given), **carried(self.source)}
+
+    def rounding(self) -> float:
+        """See `exporter.origins.Subjects.rounding`."""
+        return rounding_of(self.given, references(self.given), lambda line: None)
+
     def eager(self) -> Runner:
         """See `exporter.origins.Subjects.eager`."""
         names = list(self.given.example)
@@ -158,28 +154,17 @@ class BroughtSubjects:
     def subject(self, view: str) -> Subject:
         """See `exporter.origins.Subjects.subject`."""
         given = self.given
-        metadata = {
-            "factory": self.source.factory,
-            "weights_sha256": self.source.weights_sha256,
-            "outputs": self.source.outputs,
-            **({} if given.reading.blank is None else {"blank": str(given.reading.blank)}),
-            **_meanings(given),
-            **given.metadata,
-        }
+        lowering = _lowering(given, self.metadata(view))
         whole = run(given.module, given.example, "the example")
         evidence = self.evidence(view)
-        return Subject(given.name, given.name, _lowering(given, metadata), evidence, whole.shape)
+        return Subject(given.name, given.name, lowering, evidence, whole.shape)
 
 
 def reopen_brought(
     folder: Path, source: ModelSource, lexicon: str | None, say: Callable[[str], None]
 ) -> BroughtSubjects:
     """See `exporter.origins.reopen`."""
-    if lexicon is not None:
-        raise UsageError(
-            f"--lexicon {lexicon} is for swipe models, and {source.factory} decodes by itself",
-            fix="leave out --lexicon",
-        )
+    require_no_lexicon(lexicon, source)
     given, _ = load_exportable(source.factory, folder / CHECKPOINT)
     require_weights(folder, digest("", copy_tensors(given.module)), source)
     with np.load(folder / VERIFICATION) as kept:
@@ -187,6 +172,59 @@ def reopen_brought(
     say(f"PyTorch on {len(given.verification):,} samples")
     evidence = evidence_of(given, references(given), source.reference_rounding)
     return BroughtSubjects(given, source, evidence)
+
+
+def carried(source: ModelSource) -> dict[str, str]:
+    """What every artefact of the model carries, by key, besides what its factory says."""
+    blank = {} if source.blank is None else {"blank": str(source.blank)}
+    return {
+        "factory": source.factory,
+        "weights_sha256": source.weights_sha256,
+        "outputs": source.outputs,
+        **blank,
+    }
+
+
+def _described(given: Exportable) -> ViewEntry:
+    """What the model takes and gives."""
+    shapes = signature(given.example, _lowering(given, {}))
+    meanings = _meanings(given)
+    inputs = [
+        TensorEntry(
+            name=name,
+            shape=tuple(shape),
+            dtype=str(given.example[name].dtype),
+            meaning=meanings[name],
+        )
+        for name, shape in shapes.items()
+    ]
+    output = TensorEntry(
+        name=given.output_name,
+        shape=_output_shape(given),
+        dtype="float32",
+        meaning=meanings[given.output_name],
+    )
+    tried = [name for name, _ in extremes(given)] + [case.name for case in paddings(given)]
+    tried += [f"{name}, to be refused" for name, _ in beyond(given)]
+    return ViewEntry(name=given.name, inputs=tuple(inputs), output=output, also_tried=tuple(tried))
+
+
+def _calibration(given: Exportable) -> str:
+    """SHA-256 of the calibration samples, in order."""
+    return hashlib.sha256(b"".join(map(given.digest, given.calibration))).hexdigest()
+
+
+def require_no_lexicon(lexicon: str | None, source: ModelSource) -> None:
+    """Refuse a lexicon that would have no effect.
+
+    Raises:
+        UsageError: one is named.
+    """
+    if lexicon is not None:
+        raise UsageError(
+            f"--lexicon {lexicon} is for swipe models, and {source.factory} decodes by itself",
+            fix="leave out --lexicon",
+        )
 
 
 def _digests(given: Exportable) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter import fingerprint
+from exporter.provenance import portable
 from train.runs import checkpoint_file
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from exporter.origins.swipe import SwipeOrigin
 
 SWIPE_VIEWS: Final = ("baked", "agnostic")
+CALIBRATION_SWIPES: Final = 256
+CALIBRATION_SHARE: Final = 0.3
+"""Of the writers; the others are who is verified on."""
+SEED: Final = 0
+"""Of the choice of swipes; see `exporter.samples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,20 @@ class SwipeRequest:
     lexicon: str = "wordfreq"
     samples: int = 2000
     preset: Path | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """See `exporter.origins.Request.recipe`."""
+        from exporter.views import SHUFFLE_SEED
+
+        return {
+            "data": None if self.data is None else portable(self.data),
+            "lexicon": portable(self.lexicon),
+            "preset": None if self.preset is None else portable(str(self.preset)),
+            "samples": self.samples,
+            "calibration_samples": CALIBRATION_SWIPES,
+            "calibration_share": CALIBRATION_SHARE,
+            "seeds": {"samples": SEED, "keyboard": SHUFFLE_SEED},
+        }
 
     def parts(self) -> dict[str, Any]:
         """See `exporter.origins.Request.parts`."""
@@ -72,6 +92,16 @@ class ModelRequest:
 
     factory: str
     weights: Path | None = None
+
+    @property
+    def lexicon(self) -> None:
+        """See `exporter.origins.Request.lexicon`."""
+        return
+
+    def recipe(self) -> dict[str, Any]:
+        """See `exporter.origins.Request.recipe`."""
+        weights = None if self.weights is None else portable(str(self.weights))
+        return {"factory": self.factory, "weights": weights}
 
     def parts(self) -> None:
         """See `exporter.origins.Request.parts`; no hash knows what a factory's code depends on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,20 +20,22 @@ from exporter.ladder import Say, Subject
 from exporter.manifest import CHECKPOINT, VERIFICATION, SwipeSource, ViewEntry
 from exporter.origins import require_weights
 from exporter.origins.requests import SwipeRequest
+from exporter.provenance import portable, portable_record
 from exporter.samples import Samples, choose_samples
 from exporter.views import BAKED, VIEWS, find_view
 from exporter.words import Words
 from swipe.decode import BeamDecoder
-from swipe.errors import GateError
+from swipe.errors import GateError, UsageError
 from swipe.features import feature_batch
 from swipe.files import sha256_file
 from swipe.layout import Layout
-from swipe.lexicon import Lexicon, load_lexicon
+from swipe.lexicon import WORDFREQ, Lexicon, load_lexicon
 from swipe.presets import Choice, choose_preset, settings_of
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.evaluate import predict, rounding_error
 from train.finite import null_for_nonfinite
 from train.runs import checkpoint_file
+from train.sealed import write_sealed
 
 WORKERS: Final = "samples.npz"
 """In the workers' folder: calibration swipes, and PyTorch's answers to the verification swipes."""
@@ -77,7 +80,7 @@ class SwipeOrigin:
 
     def keep(self, folder: Path, scratch: Path) -> SwipeSource:
         """See `exporter.origins.Origin.keep`."""
-        shutil.copyfile(self.file, folder / CHECKPOINT)
+        put_checkpoint(self.file, self.checkpoint, folder / CHECKPOINT)
         rounding = self._write_swipes(folder, scratch)
         checkpoint, chosen = self.checkpoint, self.chosen
         return SwipeSource(
@@ -85,17 +88,18 @@ class SwipeOrigin:
             parameters=sum(p.numel() for p in checkpoint.model().parameters()),
             samples=self.swipes.label,
             calibration_samples=len(self.swipes.calibration),
+            calibration_sha256=_digest(self.swipes),
             verification_samples=len(self.swipes.verification),
             verification_sha256=sha256_file(folder / VERIFICATION),
             reference_rounding=rounding,
             checkpoint_step=checkpoint.step,
             contract_id=checkpoint.contract.contract_id,
             contract=json.loads(checkpoint.contract.to_json()),
-            trained_on=dict(checkpoint.data),
-            lexicon=self.request.lexicon,
+            trained_on=portable_record(checkpoint.data),
+            lexicon=portable(self.request.lexicon),
             lexicon_sha256=self.lexicon.sha256,
             decoder=null_for_nonfinite(asdict(chosen.settings)),
-            preset=None if chosen.tuned is None else chosen.tuned.to_dict(),
+            preset=None if chosen.tuned is None else portable_record(chosen.tuned.to_dict()),
         )
 
     def _write_swipes(self, folder: Path, scratch: Path) -> float:
@@ -117,6 +121,21 @@ class SwipeOrigin:
         return rounding_error(model, contract, features, logits)
 
 
+def _digest(swipes: Samples) -> str:
+    """SHA-256 of the calibration swipes' features, in order."""
+    return hashlib.sha256(feature_batch(swipes.calibration).tobytes()).hexdigest()
+
+
+def put_checkpoint(source: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Copy the checkpoint, or seal it anew where its record names folders of this machine."""
+    record = checkpoint.record()
+    if portable_record(checkpoint.data) == record["data"]:
+        shutil.copyfile(source, target)
+        return
+    published = {**record, "data": portable_record(checkpoint.data)}
+    write_sealed(target, checkpoint.tensors, published, fix="train again")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SwipeSubjects:
     """The views of a bundle's checkpoint; see `exporter.origins.Subjects`."""
@@ -126,13 +145,32 @@ class SwipeSubjects:
     logits: NDArray[np.float32]
     calibration: NDArray[np.float32]
     words: Words
-    rounding: float
+    recorded_rounding: float
     decoding: dict[str, str]
 
     @property
     def eager_view(self) -> str:
         """See `exporter.origins.Subjects.eager_view`."""
         return BAKED.name
+
+    @property
+    def calibration_sha256(self) -> None:
+        """See `exporter.origins.Subjects.calibration_sha256`."""
+        return
+
+    def describe(self) -> tuple[ViewEntry, ...]:
+        """See `exporter.origins.Subjects.describe`."""
+        return tuple(view.describe(self.checkpoint.contract) for view in VIEWS)
+
+    def metadata(self, view: str) -> dict[str, str]:
+        """See `exporter.origins.Subjects.metadata`."""
+        checkpoint = self.checkpoint
+        return find_view(view).metadata(checkpoint.contract, checkpoint.weights_sha256)
+
+    def rounding(self) -> float:
+        """See `exporter.origins.Subjects.rounding`."""
+        model, contract = self.checkpoint.model(), self.checkpoint.contract
+        return rounding_error(model, contract, self.features, self.logits)
 
     def eager(self) -> Runner:
         """See `exporter.origins.Subjects.eager`."""
@@ -147,7 +185,7 @@ class SwipeSubjects:
     def evidence(self, view: str) -> Evidence:
         """See `exporter.origins.Subjects.evidence`."""
         return find_view(view).evidence(
-            self.checkpoint, self.features, self.logits, self.words, self.rounding
+            self.checkpoint, self.features, self.logits, self.words, self.recorded_rounding
         )
 
     def subject(self, view: str) -> Subject:
@@ -167,12 +205,10 @@ def reopen_swipe(
     """See `exporter.origins.reopen`; without `scratch` there are no calibration swipes."""
     checkpoint = load_checkpoint(folder / CHECKPOINT)
     require_weights(folder, checkpoint.weights_sha256, source)
-    known = load_lexicon(lexicon or source.lexicon)
-    if lexicon is None and known.sha256 != source.lexicon_sha256:
-        raise GateError(
-            f"lexicon {source.lexicon} is not the one the bundle was judged with",
-            fix="bring back that lexicon, name another with --lexicon, or export again",
-        )
+    known = open_lexicon(folder, source, lexicon)
+    if scratch is not None:
+        # Named because the record has no folders; only that very one may judge an export.
+        _require_lexicon(known, source)
     preset = source.preset
     if preset is not None and known.sha256 != source.lexicon_sha256:
         say("decoding with the default settings: the bundle's preset is for its own lexicon")
@@ -196,3 +232,35 @@ def reopen_swipe(
         source.reference_rounding,
         {"name": known.name, "sha256": known.sha256},
     )
+
+
+def open_lexicon(folder: Path, source: SwipeSource, named: str | None) -> Lexicon:
+    """The lexicon that was `named`, or the one the bundle in `folder` was judged with.
+
+    A manifest holds no path of another machine: a file is looked for in the current folder, in the
+    bundle and beside it.
+
+    Raises:
+        UsageError: it is not here.
+        GateError: none was named, and what is found is another.
+    """
+    if named is not None:
+        return load_lexicon(named)
+    places = [Path(source.lexicon), folder / source.lexicon, folder.parent / source.lexicon]
+    found = next((str(place) for place in places if place.is_file()), None)
+    if found is None and source.lexicon.partition(":")[0] != WORDFREQ:
+        raise UsageError(
+            f"lexicon {source.lexicon}, which the bundle was judged with, is not here",
+            fix=f"name it with --lexicon; its hash is {source.lexicon_sha256}",
+        )
+    lexicon = load_lexicon(found or source.lexicon)
+    _require_lexicon(lexicon, source)
+    return lexicon
+
+
+def _require_lexicon(found: Lexicon, source: SwipeSource) -> None:
+    if found.sha256 != source.lexicon_sha256:
+        raise GateError(
+            f"lexicon {source.lexicon} is not the one the bundle was judged with",
+            fix="bring back that lexicon, name another with --lexicon, or export again",
+        )

@@ -18,8 +18,10 @@ from exporter.manifest import ModelSource, load_manifest
 from exporter.origins import reopen
 from exporter.origins.requests import ModelRequest
 from exporter.policy import Policy
+from exporter.report import write_report
 from exporter.targets import find_target
-from swipe.errors import GateError, UsageError
+from exporter.verification import Finding, Gate, Outcome, exit_code, verify
+from swipe.errors import ExitCode, GateError, UsageError
 from train.inspection.kinds import inspect_file
 
 PLAN = Plan(loads=1, warmup=1, blocks=2, block_calls=4)
@@ -52,8 +54,8 @@ def test_a_bundle_says_what_it_was_made_from(bundle: Path) -> None:
     assert all(rung.verdict.status in ("PASS", "FAIL") for rung in manifest.formats[0].rungs)
     assert manifest.formats[0].rungs[-1].verdict.status == "PASS"
     report = (bundle / "report.md").read_text()
-    assert f"* model: {FACTORY}" in report
-    assert "points of top1" in report
+    assert f"Model `{FACTORY}`" in report
+    assert "accuracy is top1" in report
 
 
 @pytest.mark.slow
@@ -116,6 +118,54 @@ def test_other_weights_or_samples_under_the_same_manifest_are_refused(
     (folder / "verification.npz").write_bytes(b"")
     with pytest.raises(GateError, match="is not what the manifest"):
         reopen(folder, source, say=lambda line: None)
+
+
+def _verified(folder: Path, *, deep: bool) -> list[Finding]:
+    return verify(folder, deep=deep, lexicon=None, say=lambda line: None)
+
+
+@pytest.mark.slow
+def test_verify_recomputes_what_it_can_and_names_what_only_the_factory_tells(bundle: Path) -> None:
+    shallow = _verified(bundle, deep=False)
+    assert [f for f in shallow if f.outcome is Outcome.REFUSED] == []
+    cannot = {f.gate: f.detail for f in shallow if f.outcome is Outcome.CANNOT}
+    without = {Gate.CONTRACT, Gate.LEXICON, Gate.DECODER, Gate.BUILD}
+    assert set(cannot) == without | {Gate.CALIBRATION, Gate.VIEWS, Gate.EXECUTION}
+    assert all(cannot.values())
+    deep = _verified(bundle, deep=True)
+    assert [f for f in deep if f.outcome is Outcome.REFUSED] == []
+    assert {f.gate for f in deep if f.outcome is Outcome.CANNOT} == without
+    assert exit_code(deep) is ExitCode.OK
+
+
+@pytest.mark.slow
+def test_verify_refuses_another_factory_other_weights_and_other_calibration(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import brought_models
+
+    folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    manifest = load_manifest(folder)
+
+    def refused(*, deep: bool = False, **changes: object) -> set[Gate]:
+        source = manifest.source.model_copy(update=changes)
+        edited = manifest.model_copy(update={"source": source})
+        edited.save(folder)
+        write_report(edited, folder)
+        return {f.gate for f in _verified(folder, deep=deep) if f.outcome is Outcome.REFUSED}
+
+    assert refused(factory="a:b") == {Gate.CHECKPOINT, Gate.RECIPE, Gate.METADATA}
+    assert refused(weights_sha256="0" * 64) == {Gate.WEIGHTS}
+    assert refused(parameters=10**9) == {Gate.CHECKPOINT}
+    assert refused(verification_samples=17) == {Gate.SWIPES, Gate.FIGURES}
+    assert refused(outputs="values") == {Gate.METADATA}
+    changed = brought_models.classes(calibration=brought_models.rows(32, seed=77))
+    monkeypatch.setattr(brought_models, "classes", lambda: changed)
+    assert refused(deep=True) == {Gate.CALIBRATION}
+    (folder / "checkpoint.safetensors").write_bytes(b"weights")
+    assert refused() == {Gate.CHECKPOINT}
+    with pytest.raises(UsageError, match="is for swipe models"):
+        verify(folder, deep=False, lexicon="wordfreq", say=lambda line: None)
 
 
 @pytest.mark.parametrize("option", ["lexicon", "data", "preset", "samples", "view"])

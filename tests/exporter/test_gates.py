@@ -9,7 +9,7 @@ import pytest
 
 from android_harness.local import bench
 from android_harness.protocol import Plan
-from exporter.manifest import FILE, SwipeSource
+from exporter.manifest import FILE, SEAL, SwipeSource, digest_of
 from exporter.policy import Policy
 from swipe.decode import DecoderPreset
 from swipe.errors import GateError
@@ -21,7 +21,8 @@ def _altered(bundle: Path, **changes: object) -> Path:
     manifest = json.loads((bundle / FILE).read_text())
     for key, value in changes.items():
         (manifest["source"] if key in manifest["source"] else manifest)[key] = value
-    (bundle / FILE).write_text(json.dumps(manifest))
+    del manifest[SEAL]
+    (bundle / FILE).write_text(json.dumps({**manifest, SEAL: digest_of(manifest)}))
     return bundle
 
 

@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from exporter.inspection import BUNDLE
 from exporter.manifest import (
     FILE,
+    SEAL,
     FormatEntry,
     Manifest,
     RungEntry,
     SwipeSource,
     Verdict,
+    digest_of,
     load_manifest,
 )
 from swipe.files import sha256_file, size_bytes
@@ -90,9 +92,7 @@ def _write_manifest(folder: Path) -> None:
         "coreml": [_rung(folder / "fp16.mlpackage", taken=True)],
     }
     Manifest(
-        created="2025-01-01T00:00:00+00:00",
-        platform="Linux",
-        versions={},
+        builds=(),
         source=SwipeSource(
             checkpoint_step=checkpoint.step,
             weights_sha256=checkpoint.weights_sha256,
@@ -102,6 +102,7 @@ def _write_manifest(folder: Path) -> None:
             trained_on={},
             samples="synthetic",
             calibration_samples=1,
+            calibration_sha256="-",
             verification_samples=1,
             verification_sha256=sha256_file(folder / "verification.npz"),
             lexicon="wordfreq",
@@ -112,7 +113,7 @@ def _write_manifest(folder: Path) -> None:
         accuracy_budget=1.0,
         views=(),
         formats=tuple(
-            FormatEntry(format=name, view="baked", rungs=tuple(rungs))
+            FormatEntry(format=name, view="baked", build=0, rungs=tuple(rungs))
             for name, rungs in formats.items()
         ),
     ).save(folder)
@@ -215,8 +216,9 @@ def test_weights_of_another_model_are_invalid(bundle: Path) -> None:
 
 def _edit(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> Inspection:
     fields = json.loads((bundle / FILE).read_text())
+    del fields[SEAL]
     edit(fields)
-    (bundle / FILE).write_text(json.dumps(fields))
+    (bundle / FILE).write_text(json.dumps({**fields, SEAL: digest_of(fields)}))
     return inspect_file(bundle)
 
 

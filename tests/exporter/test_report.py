@@ -10,7 +10,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.manifest import FormatEntry, Manifest, RungEntry, SpeedEntry, SwipeSource, Verdict
+from exporter.manifest import (
+    Build,
+    FormatEntry,
+    Manifest,
+    Recipe,
+    RungEntry,
+    SpeedEntry,
+    SwipeSource,
+    Verdict,
+)
+from exporter.report import render as render_text
 from exporter.report import write_report
 from exporter.report_chart import HEIGHT, WIDTH, Dot, draw
 from exporter.report_page import render
@@ -87,13 +97,22 @@ def _manifest(*rungs: RungEntry) -> Manifest:
     source = SwipeSource(
         checkpoint_step=5, weights_sha256="a" * 64, contract_id=HOSTILE, contract={},
         parameters=7, trained_on={}, samples=HOSTILE, calibration_samples=3,
+        calibration_sha256="d" * 64,
         verification_samples=2000, verification_sha256="b" * 64, lexicon=HOSTILE,
         lexicon_sha256="c" * 64, decoder={}, reference_rounding=0.0,
     )  # fmt: skip
-    entry = FormatEntry(format="onnx", view="baked", rungs=rungs)
+    entry = FormatEntry(format="onnx", view="baked", build=0, rungs=rungs)
     return Manifest(
-        created="today", platform="Linux", versions={HOSTILE: HOSTILE}, source=source, views=(),
-        accuracy_budget=0.5, formats=(entry,),
+        builds=(_build("today"), _build("long ago")), source=source, views=(), accuracy_budget=0.5,
+        formats=(entry,),
+    )  # fmt: skip
+
+
+def _build(created: str) -> Build:
+    return Build(
+        created=created, platform="Linux", processor=HOSTILE, processor_flags=("avx2",), threads=1,
+        versions={HOSTILE: HOSTILE}, commit=None, uncommitted_changes=None,
+        recipe=Recipe(formats=("onnx",), views=("baked",), policy={}, asked={}),
     )  # fmt: skip
 
 
@@ -108,8 +127,18 @@ def test_hostile_labels_stay_text() -> None:
     assert "img" not in outline.tags
     assert not [name for name, _ in outline.attributes if name.startswith("on")]
     text = "".join(outline.text)
-    # Data set, lexicon (twice), contract, library, version, reason, worst part of both rungs.
-    assert text.count(HOSTILE) == 9
+    # Data set, lexicon, contract (twice), processor, library, version, reason, worst part of both
+    # rungs.
+    assert text.count(HOSTILE) == 10
+
+
+def test_the_page_shows_the_newest_build_and_the_report_all() -> None:
+    manifest = _manifest(TAKEN)
+    assert "today" in render(manifest)
+    assert "long ago" not in render(manifest)
+    text = render_text(manifest)
+    assert "Build 0: today on Linux" in text
+    assert "Build 1: long ago on Linux" in text
 
 
 def test_it_says_what_was_refused_and_why() -> None:

@@ -40,6 +40,7 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, target: str, code: 
 def _job(folder: Path) -> Job:
     source = SwipeSource(
         weights_sha256="-", parameters=1, samples="none", calibration_samples=0,
+        calibration_sha256="-",
         verification_samples=0, verification_sha256="-", reference_rounding=0.0,
         checkpoint_step=1, contract_id="-", contract={}, trained_on={}, lexicon="wordfreq",
         lexicon_sha256="-", decoder={},

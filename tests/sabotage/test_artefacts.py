@@ -17,7 +17,7 @@ from exporter.bundle import Request, export
 from exporter.evidence import Evidence
 from exporter.formats import Lowering
 from exporter.ladder import RungRecord, Subject, climb
-from exporter.manifest import FILE, load_manifest
+from exporter.manifest import FILE, SEAL, digest_of, load_manifest
 from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import Target, find_target
@@ -327,7 +327,8 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
     for rung in manifest["formats"][0]["rungs"]:
         if rung["file"] == impostor.name:
             rung["sha256"] = sha256_file(impostor)
-    (bundle / FILE).write_text(json.dumps(manifest))
+    del manifest[SEAL]
+    (bundle / FILE).write_text(json.dumps({**manifest, SEAL: digest_of(manifest)}))
     (failed,) = bench(bundle, plan, 1, None, lambda line: None).failed
     assert failed.name == "onnx baked fp32"
     assert "max |delta|" in failed.verdict.reasons[0]
