@@ -151,8 +151,10 @@ def bench(
                 interpreted[name] = target.format().load(path)
             else:
                 loaders[name] = _loader(target, path, threads)
-            limits = limits_of(target, entry.rung, manifest.accuracy_budget, rounding)
-            entries[name] = _Judged(entry, limits, evidence[format_entry.view], target.level)
+            judged_by = evidence[format_entry.view]
+            budget = manifest.accuracy_budget
+            limits = limits_of(target, entry.rung, budget, judged_by.rounding)
+            entries[name] = _Judged(entry, limits, judged_by, target.level)
     if len(entries) == 1 and not skipped:
         raise GateError(f"{folder} ships no artefact", fix="export again")
     calls = {name: entries[name].evidence.calls for name in loaders}

@@ -46,7 +46,7 @@ from exporter.provenance import THREADS, library_versions, processor, working_tr
 from exporter.report import write_report
 from exporter.targets import Target, require_libraries
 from exporter.worker import Job, Records, recall_records, run_worker
-from swipe.errors import SwipeError
+from swipe.errors import SwipeError, UsageError
 from swipe.files import replacing_folder, sha256_file
 
 SOURCE: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
@@ -76,11 +76,13 @@ def export(request: Request, say: Say) -> Manifest:
 
     Raises:
         MissingError: a library of a requested format is not installed; nothing was built.
-        UsageError: the model, data, lexicon or output folder cannot be used, or another process is
-            writing to it.
+        UsageError: the model, data, lexicon or output folder cannot be used, another process is
+            writing to it, or no requested format can have a requested view.
         GateError: the model or a format was refused; the earlier bundle is untouched.
     """
-    require_libraries(request.targets)
+    left_out = {target.name: request.model.left_out(target.name) for target in request.targets}
+    targets = _fitting(request, left_out, say)
+    require_libraries(targets, request.model.needs())
     out = request.out.resolve()
     cache = None if request.cache is None else Cache(request.cache, say)
     environment = fingerprint.environment()
@@ -108,9 +110,9 @@ def export(request: Request, say: Say) -> Manifest:
             source=source,
             accuracy_budget=request.policy.budget,
             views=tuple(ViewEntry.model_validate(view) for view in prepared.views),
-            formats=_build_all(Path(scratch), job, request.targets, say),
+            formats=_build_all(Path(scratch), job, targets, left_out, say),
         )
-        manifest = _with_earlier_formats(manifest, out, folder)
+        manifest = _with_built_views(_with_earlier_formats(manifest, out, folder))
         manifest.save(folder)
         write_report(manifest, folder)
     return manifest
@@ -142,6 +144,24 @@ def _build_record(request: Request, views: tuple[str, ...]) -> Build:
     )
 
 
+def _fitting(
+    request: Request, left_out: Mapping[str, Mapping[str, str]], say: Say
+) -> tuple[Target, ...]:
+    """The targets that can have a requested view; says which views are left out where, and why.
+
+    Raises:
+        UsageError: no target can have one.
+    """
+    asked = set(request.model.views)
+    fitting = tuple(t for t in request.targets if not asked or asked - set(left_out[t.name]))
+    reasons = [reason for views in left_out.values() for reason in views.values()]
+    if not fitting:
+        raise UsageError("; ".join(reasons), fix="add the format that can have it, or leave it out")
+    for reason in reasons:
+        say(f"left out: {reason}")
+    return fitting
+
+
 def _parts(
     source: Mapping[str, Any], scratch: Path, environment: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -151,15 +171,21 @@ def _parts(
 
 
 def _build_all(
-    scratch: Path, job: Job, targets: tuple[Target, ...], say: Say
+    scratch: Path,
+    job: Job,
+    targets: tuple[Target, ...],
+    left_out: Mapping[str, Mapping[str, str]],
+    say: Say,
 ) -> tuple[FormatEntry, ...]:
     """All formats, two at a time on two cores; the first error is raised after all have ended."""
 
     def build(target: Target) -> dict[str, FormatEntry] | SwipeError:
+        fitting = tuple(view for view in job.views if view not in left_out[target.name])
+        part = job.model_copy(update={"views": fitting})
         try:
-            views = recall_records(job, target.name, say)
+            views = recall_records(part, target.name, say)
             if views is None:
-                views = run_worker(scratch, job, target.name, say)
+                views = run_worker(scratch, part, target.name, say)
         except SwipeError as error:
             say(f"{target.name}: {error}")
             return error
@@ -173,7 +199,9 @@ def _build_all(
             if built and job.cache is not None:
                 say(f"nothing is published; {', '.join(built)} will come from the cache next time")
             raise outcome
-    return tuple(entries[view] for view in job.views for entries in built.values())
+    return tuple(
+        entries[view] for view in job.views for entries in built.values() if view in entries
+    )
 
 
 def _entries(target: str, views: Records) -> dict[str, FormatEntry]:
@@ -217,3 +245,10 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Ma
     ]
     formats = (*manifest.formats, *renumbered)
     return manifest.model_copy(update={"builds": builds, "formats": formats})
+
+
+def _with_built_views(manifest: Manifest) -> Manifest:
+    """`manifest` describing only the views of which it has artefacts."""
+    built = {entry.view for entry in manifest.formats}
+    views = tuple(view for view in manifest.views if view.name in built)
+    return manifest.model_copy(update={"views": views})

@@ -35,14 +35,19 @@ class ViewChoice(StrEnum):
 
     BAKED = "baked"
     AGNOSTIC = "agnostic"
+    POINTS = "points"
+    TEXT = "text"
     BOTH = "both"
+    ALL = "all"
 
 
 ViewOption = Annotated[
     ViewChoice,
     typer.Option(
         "--view",
-        help="baked: for one keyboard. agnostic: the keyboard is passed at run time.",
+        help="baked: for one keyboard. agnostic: the keyboard is passed at run time. points: "
+        "baked, raw touch points in. text: baked, the spelled string out (ONNX only). both: baked "
+        "and agnostic.",
     ),
 ]
 CheckpointOption = Annotated[
@@ -134,9 +139,10 @@ def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
         from exporter.answer import answering
         from exporter.bundle import Request, export
         from exporter.cache import default_folder
-        from exporter.origins.requests import SWIPE_VIEWS, ModelRequest, SwipeRequest
+        from exporter.origins.requests import ModelRequest, SwipeRequest
         from exporter.progress import showing
         from exporter.targets import find_target, known_targets
+        from exporter.views import choose_views
         from train.released import default_checkpoint
 
         with answering(name, json) as answer:
@@ -146,7 +152,7 @@ def _register(name: str, formats: tuple[str, ...] | None, summary: str) -> None:
             if model is not None:
                 asked = ModelRequest(model, checkpoint)
             else:
-                views = SWIPE_VIEWS if view is ViewChoice.BOTH else (view.value,)
+                views = tuple(chosen.name for chosen in choose_views(view))
                 found = checkpoint or default_checkpoint()
                 asked = SwipeRequest(found, views, data, lexicon, samples, preset)
             request = Request(targets, asked, out, policy, default_folder() if cache else None)

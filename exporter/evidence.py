@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.formats import Inputs, Runner
+from exporter.formats import Inputs, Runner, Speaker
 from exporter.parity import (
     Answers,
     Level,
@@ -68,6 +68,7 @@ class Evidence:
         trials: what has to agree besides.
         refusals: what has to be refused.
         real: which part of an output counts; PyTorch's outputs here hold nothing else.
+        texts: for artefacts that write text: what they have to write, by their own outputs.
     """
 
     calls: Sequence[Inputs]
@@ -79,6 +80,7 @@ class Evidence:
     trials: tuple[Trial, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     real: Real = whole
+    texts: Callable[[Outputs], list[str]] | None = None
 
 
 def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Level.HOST) -> Verdict:
@@ -106,6 +108,7 @@ def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Lev
             limits,
         )
     )
+    verdict = verdict.failing(_misspelled(runner, evidence, outputs))
     return verdict.failing(
         f"{refusal.name}: accepted, and should have been refused"
         for refusal in evidence.refusals
@@ -147,3 +150,20 @@ def _accepts(runner: Runner, call: Inputs) -> bool:
     except GateError:
         return False
     return True
+
+
+def _misspelled(runner: Runner, evidence: Evidence, outputs: Outputs) -> Iterator[str]:
+    """Why the text is not what the artefact's own `outputs` spell; exact on every rung."""
+    if evidence.texts is None:
+        return
+    if not isinstance(runner, Speaker):
+        yield "it gives no text"
+        return
+    wanted = evidence.texts(outputs)
+    given = [runner.speak(*call.values()) for call in evidence.calls]
+    wrong = [pair for pair in zip(wanted, given, strict=True) if pair[0] != pair[1]]
+    if wrong:
+        yield (
+            f"{len(wrong)} of {len(given)} texts are not what its own outputs spell, "
+            f"e.g. {wrong[0][1]!r} for {wrong[0][0]!r}"
+        )

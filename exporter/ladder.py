@@ -310,7 +310,9 @@ def _check(
     wanted = {"inputs": signature(job.example, job), "outputs": dict[str, list[int | str]]()}
     if not job.dynamic:
         shape = subject.output_shape or subject.evidence.reference.outputs[0].shape
-        wanted["outputs"] = {job.output_name: [1, *shape]}
+        if job.spelling is not None:
+            wanted["outputs"][job.spelling.name] = [1]
+        wanted["outputs"][job.output_name] = [1, *shape]
     for kind, shapes in wanted.items():
         if shapes and not is_signature(facts[kind], shapes):
             return refused(f"its {kind} are {facts[kind]}, expected {shapes}")

@@ -81,6 +81,10 @@ class ViewEntry(_Record):
     name: str
     inputs: tuple[TensorEntry, ...]
     output: TensorEntry
+    text: TensorEntry | None = None
+    """What is spelled inside the graph, where the view has that; formats give it first."""
+    only_in: tuple[str, ...] = ()
+    """The formats that can have this view; empty: all."""
     also_tried: tuple[str, ...]
     """What had to agree with PyTorch besides the verification samples, and what be refused."""
 

@@ -10,11 +10,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.policy import Policy
-from exporter.targets import Rung, Target, missing_libraries
+from exporter.targets import Rung, Target, is_installed, missing_libraries
 from swipe.errors import ExitCode
+
+if TYPE_CHECKING:
+    from exporter.views import View
 
 Durations = Mapping[tuple[str, str, str], Sequence[float]]
 """Seconds that rungs took, by format, view and rung."""
@@ -58,25 +61,30 @@ class Row:
 
 
 def plan(
-    targets: Sequence[Target], views: Sequence[str], policy: Policy, durations: Durations
+    targets: Sequence[Target], views: Sequence[View], policy: Policy, durations: Durations
 ) -> list[Row]:
     """Every rung of `targets` for the `views`, in the order an export would come to them."""
     return [
-        _row(target, view, rung, fate, reason, durations)
+        _row(target, view.name, rung, fate, reason, durations)
         for target in targets
         for view in views
-        for rung, fate, reason in _fates(target, policy)
+        for rung, fate, reason in _fates(target, view, policy)
     ]
 
 
-def _fates(target: Target, policy: Policy) -> Iterator[tuple[Rung, Fate, str]]:
+def _fates(target: Target, view: View, policy: Policy) -> Iterator[tuple[Rung, Fate, str]]:
     """What becomes of each rung of `target`; the float one is built first."""
-    missing = missing_libraries(target)
+    impossible = view.excluded(target.name)
+    missing = dict.fromkeys(missing_libraries(target), target.extra)
+    missing |= {name: e for name, e in view.libraries.items() if not is_installed(name)}
     quantized = list(target.rungs[:-1])
     for rung in (target.baseline, *quantized):
-        if missing:
+        if impossible is not None:
+            yield rung, Fate.EXCLUDED, impossible
+        elif missing:
+            extras = ",".join(dict.fromkeys(missing.values()))
             why = f"not installed: {', '.join(missing)}"
-            yield rung, Fate.EXCLUDED, f"{why}; pip install 'swipe-export[{target.extra}]'"
+            yield rung, Fate.EXCLUDED, f"{why}; pip install 'swipe-export[{extras}]'"
         elif rung is target.baseline:
             yield rung, Fate.TRIED, ""
         elif not policy.quantize:
@@ -122,6 +130,6 @@ def total_seconds(rows: Sequence[Row]) -> float | None:
 
 def exit_code(rows: Sequence[Row]) -> ExitCode:
     """What the export would end with if nothing is refused."""
-    if any(row.fate is Fate.EXCLUDED and row.reason != "--no-quantize" for row in rows):
+    if any(row.reason.startswith("not installed") for row in rows):
         return ExitCode.MISSING
     return ExitCode.OK

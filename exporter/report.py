@@ -46,9 +46,12 @@ def render(manifest: Manifest) -> str:
     for view in manifest.views:
         lines += ["", f"## What the {view.name} view takes and gives", ""]
         lines += [_tensor_line("input", tensor) for tensor in view.inputs]
-        lines += [_tensor_line("output", view.output)]
+        lines += [_tensor_line("output", t) for t in (view.text, view.output) if t is not None]
+        if view.only_in:
+            lines += ["", f"This view exists in {', '.join(view.only_in)} only."]
         if view.also_tried:
             lines += ["", f"Also tried: {', '.join(view.also_tried)}."]
+    lines += _runtime_needs(manifest)
     lines += ["", "## Every rung that was tried", ""]
     for entry in manifest.formats:
         for rung in entry.rungs:
@@ -72,6 +75,17 @@ def _build_line(number: int, build: Build) -> str:
         f"Build {number}: {build.created} on {build.platform}, {build.processor} (int8 "
         f"instructions: {flags}), {build.threads} thread{commit}."
     )
+
+
+def _runtime_needs(manifest: Manifest) -> list[str]:
+    """Operators that an artefact takes from libraries beside its runtime."""
+    lines = [
+        f"* `{entry.taken.file}` needs {', '.join(operators)} of `{domain}`: build "
+        "onnxruntime-extensions with it, and register that in the session"
+        for entry in manifest.formats
+        for domain, operators in entry.taken.facts.get("custom_operators", {}).items()
+    ]
+    return ["", "## What runtimes need besides", "", *lines] if lines else []
 
 
 def _tensor_line(role: str, tensor: TensorEntry) -> str:

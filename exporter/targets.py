@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Final, cast
 
 from exporter.formats import Format
@@ -210,22 +212,37 @@ def find_target(name: str) -> Target:
     )
 
 
+def is_installed(library: str) -> bool:
+    """Whether `library` can be found; imports nothing."""
+    return importlib.util.find_spec(library) is not None
+
+
 def missing_libraries(target: Target) -> tuple[str, ...]:
     """The libraries of `target` that are not installed; imports nothing."""
-    return tuple(name for name in target.libraries if importlib.util.find_spec(name) is None)
+    return tuple(name for name in target.libraries if not is_installed(name))
 
 
-def require_libraries(targets: tuple[Target, ...]) -> None:
+def require_libraries(
+    targets: tuple[Target, ...], besides: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Refuse to start when a library of a requested format is absent; imports nothing.
+
+    Args:
+        targets: the formats.
+        besides: what the requested views need besides, each library with the extra that brings it.
 
     Raises:
         MissingError: names every missing library and the command that installs them.
     """
     missing = {library: target.extra for target in targets for library in missing_libraries(target)}
+    absent = {k: extra for k, extra in besides.items() if not is_installed(k)}
+    missing |= absent
     if missing:
         extras = ",".join(sorted(set(missing.values())))
         buildable = [t.name for t in targets if not set(t.libraries) & set(missing)]
         alternative = f"; or export only: swipe-export {buildable[0]}" if buildable else ""
+        if absent:
+            alternative = "; or leave out the view that needs it, see --view"
         raise MissingError(
             f"not installed: {', '.join(sorted(missing))}",
             fix=f"pip install 'swipe-export[{extras}]'{alternative}",

@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     formats: FormatArgument = FormatChoice.ALL,
-    view: Annotated[str, typer.Option(help="baked, agnostic or both.")] = "both",
+    view: Annotated[str, typer.Option(help="As for an export: baked, ..., both, all.")] = "both",
     quantize: Annotated[bool, typer.Option("--quantize/--no-quantize")] = True,
     json: JsonOption = False,
 ) -> None:
@@ -50,14 +50,12 @@ def plan(
     from exporter.answer import answering
     from exporter.cache import Cache, default_folder
     from exporter.memory import durations
-    from exporter.origins.requests import SWIPE_VIEWS
-    from exporter.views import find_view
+    from exporter.views import choose_views
 
     with answering("plan", json) as answer:
-        views = list(SWIPE_VIEWS) if view == "both" else [find_view(view).name]
         known = durations(Cache(default_folder(), answer.people.print))
         policy = Policy(quantize, DEFAULT_BUDGET)
-        rows = planning.plan(_targets(formats), views, policy, known)
+        rows = planning.plan(_targets(formats), choose_views(view), policy, known)
         headings = ("format", "view", "rung", "fate", "checked", "about")
         table = make_table("what an export would do", *headings)
         for row in rows:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,30 @@ order."""
 
 Runner = Callable[..., NDArray[np.float32]]
 """An artefact's inputs, in order, as in `Inputs` -> its one output, float32 with a batch of one."""
+
+
+@runtime_checkable
+class Speaker(Protocol):
+    """The runner of an artefact that writes text as well, see `Spelling`."""
+
+    def __call__(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """The numbers, as every `Runner` gives them."""
+
+    def speak(self, *inputs: NDArray[Any]) -> str:
+        """The text for the same inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Text that an artefact writes besides its output, CTC scores ``[1, T, K + 1]``, blank last.
+
+    Attributes:
+        letters: what each class but the blank writes.
+        name: what the artefact calls the text, a string[1].
+    """
+
+    letters: tuple[str, ...]
+    name: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +81,8 @@ class Lowering:
         dynamic: the axes that vary, by input name and dimension.
         float_layers: layers that stay float on quantized rungs, by their names in
             `Format.layers`.
+        spelling: the text to write besides the output, in a format that has strings; others
+            refuse it with a UsageError.
     """
 
     module: torch.nn.Module
@@ -67,6 +93,7 @@ class Lowering:
     float_inputs: frozenset[str] = frozenset()
     dynamic: Mapping[str, Mapping[int, Axis]] = field(default_factory=dict)
     float_layers: frozenset[str] = frozenset()
+    spelling: Spelling | None = None
 
 
 def calls_of(

@@ -50,6 +50,19 @@ def known_rung(rung: str, rungs: tuple[str, ...], format_name: str) -> None:
         )
 
 
+def refuse_text(job: Lowering, format_name: str) -> None:
+    """Refuse a job that asks for text, in a format without strings.
+
+    Raises:
+        UsageError: it does.
+    """
+    if job.spelling is not None:
+        raise UsageError(
+            f"{format_name} has no strings, and the model is to write {job.spelling.name!r}",
+            fix="export this view with swipe-export onnx",
+        )
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence prints, progress bars, warnings and logs, also those that C++ writes.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from exporter.formats import Axis, Lowering, Runner
 from exporter.formats.axes import Shape, declaration, declared, read
-from exporter.formats.build import known_rung, library, quiet, staged, unusable
+from exporter.formats.build import known_rung, library, quiet, refuse_text, staged, unusable
 from exporter.formats.coreml_conversion import (
     EXTRA,
     Converted,
@@ -183,6 +183,7 @@ def _metadata(description: Any) -> dict[str, str]:
 
 
 def _save(converted: Converted, job: Lowering, path: Path, rung: str) -> None:
+    refuse_text(job, "Core ML")
     with staged(path) as new:
         with quiet():
             converted.model.save(str(new))

@@ -30,7 +30,15 @@ from exporter.formats.axes import (
     not_kept,
     read,
 )
-from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
+from exporter.formats.build import (
+    first_line,
+    known_rung,
+    library,
+    quiet,
+    refuse_text,
+    staged,
+    unusable,
+)
 from exporter.formats.executorch_quantization import EXTRA, quantized, quantized_paths
 from exporter.formats.program import execute_at_extremes, exported, require_dynamic, signatures
 from swipe.errors import LoweringError
@@ -196,6 +204,7 @@ def _metadata(path: Path, plans: dict[str, Any]) -> dict[str, str]:
 def _save(program: Any, job: Lowering, path: Path, rung: str = "fp32") -> None:
     exir = library("executorch.exir", EXTRA)
     partition = library("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
+    refuse_text(job, "ExecuTorch")
     entries = declaration(job, *signatures(program, job))
     text = json.dumps(entries, sort_keys=True, ensure_ascii=False)
     try:

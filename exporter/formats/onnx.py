@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from exporter.formats.onnx_quantization import (
     quantized,
     quantized_paths,
 )
+from exporter.formats.onnx_text import DOMAIN, DOMAIN_VERSION, append_text, register
 from exporter.formats.opset14 import SOURCE_OPSET, TARGET_IR, TARGET_OPSET, to_opset14
 from exporter.formats.program import (
     execute_at_extremes,
@@ -42,7 +44,7 @@ from exporter.formats.program import (
     require_known,
     signatures,
 )
-from swipe.errors import LoweringError
+from swipe.errors import LoweringError, MissingError
 
 RUNGS: Final = ("int8", "int8-weights", "fp16-weights")
 PRODUCER: Final = "swipe-export"
@@ -85,25 +87,51 @@ def load(path: Path, threads: int = 1) -> Runner:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
+        content = path.read_bytes()
+        if DOMAIN.encode() in content:
+            register(options)
         with quiet():
-            session = ort.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except MissingError:
+        raise
     except Exception as error:
         raise unusable(path, "cannot be loaded", error, "onnx") from error
-    names = [value.name for value in session.get_inputs()]
+    names = tuple(value.name for value in session.get_inputs())
     entries = dict(session.get_modelmeta().custom_metadata_map)
+    speaks = any(value.type == "tensor(string)" for value in session.get_outputs())
+    return (_SpeakingSession if speaks else _Session)(path, session, names, entries)
 
-    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
-        call = dict(zip(names, inputs, strict=True))
-        require_bounds(entries, call, path.name)
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A session of onnxruntime, as a `Runner`."""
+
+    path: Path
+    session: Any
+    names: tuple[str, ...]
+    entries: dict[str, str]
+
+    def __call__(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
+        return np.asarray(self.outputs(inputs)[-1], dtype=np.float32)
+
+    def outputs(self, inputs: tuple[NDArray[Any], ...]) -> list[Any]:
+        """All of them, the numbers last."""
+        call = dict(zip(self.names, inputs, strict=True))
+        require_bounds(self.entries, call, self.path.name)
         try:
-            (output,) = session.run(None, call)
+            found: list[Any] = self.session.run(None, call)
         except Exception as error:
-            raise unusable(path, "cannot be executed", error, "onnx") from error
-        return np.asarray(output, dtype=np.float32)
+            raise unusable(self.path, "cannot be executed", error, "onnx") from error
+        return found
 
-    return run
+
+class _SpeakingSession(_Session):
+    """The same for a graph whose first output is text, as a `exporter.formats.Speaker`."""
+
+    __slots__ = ()
+
+    def speak(self, *inputs: NDArray[Any]) -> str:
+        return str(self.outputs(inputs)[0].item())
 
 
 def inspect(path: Path) -> dict[str, object]:
@@ -122,6 +150,7 @@ def inspect(path: Path) -> dict[str, object]:
             value.name: _declared_shape(value, entries, "outputs") for value in graph.output
         },
         "operators": dict(sorted(Counter(node.op_type for node in graph.node).items())),
+        "custom_operators": _custom_operators(graph),
         "quantized": in_int8 + with_int8_weights > 0,
         "quantized_layers": in_int8 + with_int8_weights,
         "quantized_activations": in_int8,
@@ -183,6 +212,15 @@ def _export(job: Lowering) -> Exported:
     return Exported(content, origins, shapes)
 
 
+def _custom_operators(graph: Any) -> dict[str, list[str]]:
+    """What a runtime has to have besides ONNX's own operators, by domain."""
+    custom: dict[str, set[str]] = {}
+    for node in graph.node:
+        if node.domain:
+            custom.setdefault(node.domain, set()).add(node.op_type)
+    return {domain: sorted(operators) for domain, operators in sorted(custom.items())}
+
+
 def _name_dimensions(graph: Any, job: Lowering) -> None:
     """Call symbolic dimensions by the names of their axes, where torch counts symbols."""
     symbols = {
@@ -227,14 +265,18 @@ def _check(model: Any) -> None:
     onnx = library("onnx", EXTRA)
     graph = model.graph
     imports = {entry.domain: entry.version for entry in model.opset_import}
-    if imports != {"": TARGET_OPSET} or model.ir_version != TARGET_IR:
+    speaks = DOMAIN in imports
+    wanted = {"": TARGET_OPSET} | ({DOMAIN: DOMAIN_VERSION} if speaks else {})
+    if imports != wanted or model.ir_version != TARGET_IR:
         raise _malformed(f"it imports opsets {imports} with IR version {model.ir_version}")
-    if not graph.input or len(graph.output) != 1:
+    if not graph.input or len(graph.output) != 1 + speaks:
         raise _malformed(f"it has {len(graph.input)} inputs and {len(graph.output)} outputs")
     floating, integer = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    if speaks and graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.STRING:
+        raise _malformed(f"its first output {graph.output[0].name} is no text")
     for kind, values, types in (
         ("inputs", graph.input, (floating, integer)),
-        ("outputs", graph.output, (floating,)),
+        ("outputs", graph.output[-1:], (floating,)),
     ):
         for value in values:
             if value.type.tensor_type.elem_type not in types:
@@ -290,6 +332,8 @@ def _census(graph: Any) -> dict[str, int]:
 
 
 def _save(model: Any, source: Exported, job: Lowering, path: Path) -> None:
+    if job.spelling is not None:
+        append_text(model, job.spelling, job.output_name)
     _scrubbed(model)
     for key, value in sorted(declaration(job, *source.shapes).items()):
         model.metadata_props.add(key=key, value=value)

@@ -51,6 +51,16 @@ class Request(Protocol):
     def recipe(self) -> dict[str, Any]:
         """All that the user asked for and that is fixed here, JSON types, no absolute path."""
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The forms that were asked for by name; the others are known once it was opened."""
+
+    def left_out(self, target: str) -> Mapping[str, str]:
+        """Why the format `target` cannot have some of `views`, by name."""
+
+    def needs(self) -> Mapping[str, str]:
+        """Libraries that `views` need besides their formats', each with the extra it is in."""
+
     def parts(self) -> dict[str, Any] | None:
         """Everything that shapes what is opened, JSON types; None where no hash can know it.
 

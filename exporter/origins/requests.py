@@ -60,6 +60,19 @@ class SwipeRequest:
             "seeds": {"samples": SEED, "keyboard": SHUFFLE_SEED},
         }
 
+    def left_out(self, target: str) -> dict[str, str]:
+        """See `exporter.origins.Request.left_out`."""
+        from exporter.views import find_view
+
+        reasons = {name: find_view(name).excluded(target) for name in self.views}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    def needs(self) -> dict[str, str]:
+        """See `exporter.origins.Request.needs`."""
+        from exporter.views import find_view
+
+        return {k: v for name in self.views for k, v in find_view(name).libraries.items()}
+
     def parts(self) -> dict[str, Any]:
         """See `exporter.origins.Request.parts`."""
         file = checkpoint_file(self.checkpoint)
@@ -102,6 +115,19 @@ class ModelRequest:
         """See `exporter.origins.Request.recipe`."""
         weights = None if self.weights is None else portable(str(self.weights))
         return {"factory": self.factory, "weights": weights}
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """See `exporter.origins.Request.views`; the factory says which there are."""
+        return ()
+
+    def left_out(self, target: str) -> dict[str, str]:
+        """See `exporter.origins.Request.left_out`."""
+        return {}
+
+    def needs(self) -> dict[str, str]:
+        """See `exporter.origins.Request.needs`."""
+        return {}
 
     def parts(self) -> None:
         """See `exporter.origins.Request.parts`; no hash knows what a factory's code depends on."""

@@ -1,14 +1,14 @@
-"""A swipe checkpoint in its two views, judged by swipes that are decoded with a lexicon."""
+"""A swipe checkpoint in its views, judged by swipes that are decoded with a lexicon."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ from exporter.origins import require_weights
 from exporter.origins.requests import SwipeRequest
 from exporter.provenance import portable, portable_record
 from exporter.samples import Samples, choose_samples
-from exporter.views import BAKED, VIEWS, find_view
+from exporter.views import BAKED, VIEWS, find_view, rows_of
 from exporter.words import Words
 from swipe.decode import BeamDecoder
 from swipe.errors import GateError, UsageError
 from swipe.features import feature_batch
 from swipe.files import sha256_file
+from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import WORDFREQ, Lexicon, load_lexicon
 from swipe.presets import Choice, choose_preset, settings_of
@@ -105,20 +106,30 @@ class SwipeOrigin:
     def _write_swipes(self, folder: Path, scratch: Path) -> float:
         """Swipes to keep, and more for the workers; returns the rounding error of the answers."""
         contract, model = self.checkpoint.contract, self.checkpoint.model()
-        features = feature_batch(self.swipes.verification)
+        verification, calibration = map(_rows, (self.swipes.verification, self.swipes.calibration))
         words = np.array([g.word for g in self.swipes.verification])
         # Numbers, not names: who made a swipe matters, who they are does not.
         _, writers = np.unique([g.writer for g in self.swipes.verification], return_inverse=True)
-        logits = predict(model, contract, features)
+        logits = predict(model, contract, verification["features"])
         if (logits.argmax(axis=-1) == contract.blank).all():
             raise GateError(
                 "the model answers nothing but blank, so no artefact could be compared with it",
                 fix="train longer: swipe-train eval shows when it has learnt to spell",
             )
-        calibration = feature_batch(self.swipes.calibration)
-        np.savez(scratch / WORKERS, calibration=calibration, logits=logits)
-        np.savez_compressed(folder / VERIFICATION, features=features, words=words, writers=writers)
-        return rounding_error(model, contract, features, logits)
+        np.savez(scratch / WORKERS, allow_pickle=False, logits=logits, **calibration)
+        np.savez_compressed(
+            folder / VERIFICATION, allow_pickle=False, words=words, writers=writers, **verification
+        )
+        return rounding_error(model, contract, verification["features"], logits)
+
+
+def _rows(gestures: Sequence[Gesture]) -> dict[str, NDArray[np.float32]]:
+    """Swipes by what views take, see `exporter.views.View.takes`."""
+    return {"features": feature_batch(gestures), "points": rows_of(gestures)}
+
+
+def _read_rows(kept: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    return {name: kept[name] for name in ("features", "points")}
 
 
 def _digest(swipes: Samples) -> str:
@@ -141,9 +152,9 @@ class SwipeSubjects:
     """The views of a bundle's checkpoint; see `exporter.origins.Subjects`."""
 
     checkpoint: Checkpoint
-    features: NDArray[np.float32]
+    rows: dict[str, NDArray[np.float32]]
     logits: NDArray[np.float32]
-    calibration: NDArray[np.float32]
+    calibration: dict[str, NDArray[np.float32]]
     words: Words
     recorded_rounding: float
     decoding: dict[str, str]
@@ -170,7 +181,7 @@ class SwipeSubjects:
     def rounding(self) -> float:
         """See `exporter.origins.Subjects.rounding`."""
         model, contract = self.checkpoint.model(), self.checkpoint.contract
-        return rounding_error(model, contract, self.features, self.logits)
+        return rounding_error(model, contract, self.rows["features"], self.logits)
 
     def eager(self) -> Runner:
         """See `exporter.origins.Subjects.eager`."""
@@ -184,14 +195,16 @@ class SwipeSubjects:
 
     def evidence(self, view: str) -> Evidence:
         """See `exporter.origins.Subjects.evidence`."""
-        return find_view(view).evidence(
-            self.checkpoint, self.features, self.logits, self.words, self.recorded_rounding
+        found = find_view(view)
+        return found.evidence(
+            self.checkpoint, self.rows[found.takes], self.logits, self.words, self.recorded_rounding
         )
 
     def subject(self, view: str) -> Subject:
         """See `exporter.origins.Subjects.subject`."""
         found = find_view(view)
-        lowering = found.lowering(self.checkpoint, self.features[:1], self.calibration)
+        example, calibration = self.rows[found.takes][:1], self.calibration[found.takes]
+        lowering = found.lowering(self.checkpoint, example, calibration)
         return Subject(found.name, found.stem, lowering, self.evidence(view))
 
 
@@ -215,17 +228,17 @@ def reopen_swipe(
         preset = None
     decode = BeamDecoder(known, settings_of(preset, known)).decode_words
     with np.load(folder / VERIFICATION) as kept:
-        features, truths, writers = (kept[name] for name in ("features", "words", "writers"))
+        rows, truths, writers = _read_rows(kept), kept["words"], kept["writers"]
     if scratch is None:
-        say(f"PyTorch on {len(features):,} swipes")
-        logits = predict(checkpoint.model(), checkpoint.contract, features)
-        calibration = features[:0]
+        say(f"PyTorch on {len(truths):,} swipes")
+        logits = predict(checkpoint.model(), checkpoint.contract, rows["features"])
+        calibration = {name: some[:0] for name, some in rows.items()}
     else:
         with np.load(scratch / WORKERS) as ours:
-            logits, calibration = ours["logits"], ours["calibration"]
+            logits, calibration = ours["logits"], _read_rows(ours)
     return SwipeSubjects(
         checkpoint,
-        features,
+        rows,
         logits,
         calibration,
         Words(truths.tolist(), writers.tolist(), decode),

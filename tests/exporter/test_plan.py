@@ -13,9 +13,10 @@ from exporter import cli
 from exporter.plan import Fate, exit_code, plan, total_seconds
 from exporter.policy import Policy
 from exporter.targets import TARGETS, find_target
+from exporter.views import AGNOSTIC, BAKED, TEXT
 from swipe.errors import ExitCode
 
-VIEWS = ("baked", "agnostic")
+VIEWS = (BAKED, AGNOSTIC)
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
@@ -28,7 +29,7 @@ def _hide(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
 def test_every_rung_has_a_row_and_every_exclusion_a_reason() -> None:
     for policy in (Policy(), Policy(quantize=False)):
         rows = plan(TARGETS, VIEWS, policy, {})
-        expected = {(t.name, v, r.name) for t in TARGETS for v in VIEWS for r in t.rungs}
+        expected = {(t.name, v.name, r.name) for t in TARGETS for v in VIEWS for r in t.rungs}
         assert {(row.format, row.view, row.rung) for row in rows} == expected
         assert len(rows) == len(expected)
         for row in rows:
@@ -94,3 +95,28 @@ def test_the_command_gives_machines_one_object(
     _hide(monkeypatch, "onnxruntime")
     assert cli.app(args=["plan", "onnx"], standalone_mode=False) == ExitCode.MISSING
     assert "not installed: onnxruntime" in capsys.readouterr().out
+
+
+def test_a_view_that_a_format_cannot_have_is_excluded_with_its_reason_and_no_error() -> None:
+    rows = plan([find_target("executorch")], (BAKED, TEXT), Policy(), {})
+    text = [row for row in rows if row.view == "text"]
+    assert len(text) == len(find_target("executorch").rungs)
+    assert {row.fate for row in text} == {Fate.EXCLUDED}
+    assert {row.reason for row in text} == {
+        "executorch has no text view: only ONNX has strings in its graphs"
+    }
+    assert exit_code(rows) is ExitCode.OK
+
+
+def test_what_a_view_needs_besides_its_format_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: None if n == "onnxruntime_extensions" else find(n)
+    )
+    rows = plan([find_target("onnx")], (BAKED, TEXT), Policy(), {})
+    reasons = {row.view: row.reason for row in rows if row.rung == "fp32"}
+    assert reasons == {
+        "baked": "",
+        "text": "not installed: onnxruntime_extensions; pip install 'swipe-export[text]'",
+    }
+    assert exit_code(rows) is ExitCode.MISSING

@@ -8,7 +8,7 @@ from train.models.spec import ModelSpec, TcnSpec, TransformerSpec, spec_from_dic
 from train.models.swipe_model import SwipeModel
 from train.models.tcn import SwipeTcn
 from train.models.transformer import SwipeTransformer
-from train.models.views import Agnostic, Baked
+from train.models.views import Agnostic, Baked, FromPoints
 
 __all__ = [
     "ModelSpec",
@@ -18,6 +18,7 @@ __all__ = [
     "agnostic",
     "bake",
     "build_model",
+    "from_points",
     "spec_from_dict",
 ]
 
@@ -47,3 +48,8 @@ def agnostic(model: SwipeModel) -> nn.Module:
     log-probabilities ``[B, 32, S + 1]``; cannot be trained, and `model` stays as it was.
     """
     return Agnostic(model)
+
+
+def from_points(model: SwipeModel, keys: Tensor) -> nn.Module:
+    """`bake`, with the feature recipe in front: takes raw ``points [B, N, 3]`` (x, y, t_ms)."""
+    return FromPoints(model, keys)

@@ -1,6 +1,6 @@
 """A trained swipe model as it is deployed: for one keyboard, or for any that the host passes.
 
-Both views fold BatchNorm into the convolutions and everything that is known at export into the
+All views fold BatchNorm into the convolutions and everything that is known at export into the
 last one. They cannot be trained, and the model they were built from stays as it was.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.featurizer import Featurizer
 from train.models.layers import EMBEDDING, KeyEmbedding, Kinematics
 from train.models.swipe_model import SwipeModel
 
@@ -68,6 +69,18 @@ class Baked(Folded):
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``[B, 32, K + 1]`` of ``features [B, 2, 64]``, blank last."""
         return self.projected(features)
+
+
+class FromPoints(Baked):
+    """`Baked` for raw touch points."""
+
+    def __init__(self, model: SwipeModel, keys: Tensor) -> None:
+        super().__init__(model, keys)
+        self.featurizer = Featurizer()
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Logits ``[B, 32, K + 1]`` of ``points [B, N, 3]``, see `Featurizer`."""
+        return super().forward(self.featurizer(points))
 
 
 class Agnostic(Folded):
