@@ -60,7 +60,8 @@ def verify(
         _tell(bundle, findings, answer.people)
         if code is ExitCode.OK:
             following = f"swipe-bench {bundle}" if deep else f"swipe-export verify {bundle} --deep"
-            answer.people.print(f"next: {following}")
+            named = "" if lexicon is None else f" --lexicon {lexicon}"
+            answer.people.print(f"next: {following}{named}")
         told = {"bundle": str(bundle), "findings": [found.to_dict() for found in findings]}
         answer.give(code, told)
     raise typer.Exit(answer.exit_code)
