@@ -100,6 +100,9 @@ class Exportable:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "example", _laid_out(self.example))
+        for role in ("calibration", "verification"):
+            object.__setattr__(self, role, [_laid_out(call) for call in getattr(self, role)])
         if re.fullmatch(r"[\w.-]+", self.name) is None or not self.output_name.isidentifier():
             raise _wrong(f"it is called {self.name!r} and its output {self.output_name!r}")
         _require_axes(self)
@@ -174,6 +177,14 @@ def require_disjoint(exportable: Exportable) -> None:
             f"number {shared[0]}",
             fix="give the factory samples of its own for each of the two",
         )
+
+
+def _laid_out(call: Inputs) -> Inputs:
+    """`call` as the runtimes want it in memory: ``row[None]`` has a stride of 0, a copy has not."""
+    return {
+        name: value if value.flags.c_contiguous and 0 not in value.strides else value.copy("C")
+        for name, value in call.items()
+    }
 
 
 def _require_axes(given: Exportable) -> None:

@@ -29,9 +29,9 @@ def recordings() -> Exportable:
         pairs = zip(outputs, strongest, strict=True)
         return [float(activity.argmax() == region) for activity, region in pairs]
 
-    calls: list[Inputs] = [{"signals": signals[None].copy()} for signals, _ in seen]
+    calls: list[Inputs] = [{"signals": signals[None]} for signals, _ in seen]
     further: list[Inputs] = [
-        {"signals": head.recording(number)[0][None].copy()} for number in range(CALIBRATION)
+        {"signals": head.recording(number)[0][None]} for number in range(CALIBRATION)
     ]
     return Exportable(
         module=build(SENSORS, REGIONS),

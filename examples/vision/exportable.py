@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from examples.vision.data import label_of, picture
 from examples.vision.model import build
 from exporter.adapter import Exportable, Inputs, Kind, Outputs, Reading
@@ -44,5 +42,4 @@ def images() -> Exportable:
 
 
 def _call(number: int) -> Inputs:
-    image = picture(SEED, number, CLASSES, IMAGE)
-    return {"images": np.ascontiguousarray(image[None])}
+    return {"images": picture(SEED, number, CLASSES, IMAGE)[None]}

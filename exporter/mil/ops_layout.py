@@ -210,6 +210,12 @@ def fill(options: Options) -> Kernel:
     return lambda shape: torch.full(listed(shape), value, dtype=torch.float64)
 
 
+@operator("fill_like", "ref_tensor", exact=True)
+def fill_like(options: Options) -> Kernel:
+    value = options.number("value", 0.0, of=None)
+    return lambda like: torch.full_like(like, value)
+
+
 @operator("range_1d", "start end step")
 def range_1d(options: Options) -> Kernel:
     return lambda start, end, step: torch.arange(start.item(), end.item(), step.item())

@@ -87,3 +87,13 @@ def test_frames_beyond_the_length_do_not_count() -> None:
     assert len(sequences().real(call, output)) == 7
     assert len(sequences(lengths=(Length("frames", "T", 2),)).real(call, output)) == 4
     assert len(sequences(lengths=(Length("frames", "T", None),)).real(call, output)) == 12
+
+
+def test_calls_are_laid_out_as_runtimes_want_them() -> None:
+    """``row[None]`` has a stride of 0, and ExecuTorch refuses it; so has a transposed array."""
+    row = np.arange(8, dtype=np.float32)
+    shown = np.arange(16, dtype=np.float32).reshape(8, 2).T[:1]
+    made = classes(verification=[{"x": row[None]}, {"x": shown}], metric=None)
+    for call, wanted in zip(made.verification, (row, shown[0]), strict=True):
+        assert call["x"].strides == (32, 4)
+        assert (call["x"][0] == wanted).all()

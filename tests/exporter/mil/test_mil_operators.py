@@ -197,6 +197,8 @@ def layout() -> list[Case]:
              (x, along), np.take_along_axis(x, along.astype(np.int64), 2)),
         Case("fill", lambda v: mb.mul(x=mb.fill(shape=[2, 3], value=2.5), y=v),
              (np.ones(3, np.float32),), np.full((2, 3), 2.5)),
+        Case("fill_like", lambda v: mb.add(x=mb.fill_like(ref_tensor=v, value=2.5), y=v), (x,),
+             x + np.float32(2.5)),
         Case("range", lambda v: mb.range_1d(start=one, end=mb.squeeze(x=v), step=np.int32(3)),
              (np.array([8], np.int32),), [1, 4, 7]),
         Case("one_hot",
