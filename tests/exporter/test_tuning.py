@@ -7,7 +7,7 @@ import pytest
 from exporter.tuning import Budget, rank_layers, revert_greedily
 
 ERRORS = {"stem": 5.0, "middle": 0.0, "worse": -1.0, "tail": 2.0}
-PLENTY, NONE = Budget(1.0), Budget(0.0)
+PLENTY, NONE = Budget(600.0), Budget(0.0)
 
 
 def _error(kept: frozenset[str]) -> float:
