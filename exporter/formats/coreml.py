@@ -235,7 +235,7 @@ def _read(path: Path) -> Any:
 
 
 def _operations(path: Path, specification: Any) -> list[Any]:
-    """The program's operations and constants, once every weight is read and finite."""
+    """The program's operations and constants, once every weight is read and sound."""
     reader = library("coremltools.converters.mil.frontend.milproto.load", EXTRA)
     try:
         with quiet():
@@ -253,7 +253,21 @@ def _operations(path: Path, specification: Any) -> list[Any]:
             number = np.asarray(getattr(value, "val", None))
             if number.dtype.kind == "f" and not np.isfinite(number).all():
                 raise _malformed(path, f"{value.name} holds NaN or Inf")
+        if operation.op_type == "constexpr_affine_dequantize" and _is_silenced(operation):
+            raise _malformed(path, f"{operation.name} has a scale that is not above 0")
     return operations
+
+
+def _is_silenced(operation: Any) -> bool:
+    """Whether weights are lost to a scale of 0, which few samples would show.
+
+    coremltools gives such a scale to channels of nothing but zeros, which lose nothing.
+    """
+    inputs = {name: np.asarray(value.val) for name, value in operation.inputs.items()}
+    held = np.moveaxis(inputs["quantized_data"], int(inputs["axis"]), 0)
+    offset = inputs["zero_point"].reshape(-1, *[1] * (held.ndim - 1))
+    used = (held != offset).reshape(len(held), -1).any(axis=1)
+    return bool((used & ~(inputs["scale"].reshape(-1) > 0)).any())
 
 
 def _census(operations: list[Any]) -> dict[str, int]:

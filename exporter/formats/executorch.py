@@ -14,6 +14,7 @@ import math
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +68,7 @@ STORED_TYPES: Final = {
     "BOOL": "bool",
 }
 """The names of types in a program and in XNNPACK's graphs, in numpy's words."""
+FLOAT_TYPES: Final = {"xnn_datatype_fp32": np.float32, "xnn_datatype_fp16": np.float16}
 
 
 def lower(job: Lowering, path: Path) -> None:
@@ -135,7 +137,8 @@ def inspect(path: Path) -> dict[str, object]:
 
     Inputs and outputs have no names in a .pte: they are called by their position.
     """
-    program = _read(path)
+    file = _read(path)
+    program = file.program
     plans = {plan.name: plan for plan in program.execution_plan}
     if METHOD not in plans:
         raise _malformed(path, f"it has no method {METHOD!r}, only {sorted(plans)}")
@@ -146,9 +149,12 @@ def inspect(path: Path) -> dict[str, object]:
     try:
         with quiet():
             graphs = [_xnnpack_graph(bytes(data.data)) for data in program.backend_delegate_data]
+            unsound = [reason for graph in graphs for reason in _unsound(graph, file.named_data)]
     except Exception as error:
         # Any type: flatc's failures, JSON's, and lookups in half a graph.
         raise unusable(path, "has a delegate that cannot be read", error, "executorch") from error
+    if unsound:
+        raise _malformed(path, unsound[0])
     kinds = Counter(node["xnode_union_type"] for graph in graphs for node in graph["xnodes"])
     layers = [layer for graph in graphs for layer in _layers(graph)]
     quantized = sum(weight == INT8_WEIGHT for weight, _ in layers)
@@ -187,7 +193,7 @@ def _calls(plan: Any, kind: str) -> int:
 
 def metadata(path: Path) -> dict[str, str]:
     """What the constant method returns; see `exporter.formats.Format.metadata`."""
-    return _metadata(path, {plan.name: plan for plan in _read(path).execution_plan})
+    return _metadata(path, {plan.name: plan for plan in _read(path).program.execution_plan})
 
 
 def _metadata(path: Path, plans: dict[str, Any]) -> dict[str, str]:
@@ -248,7 +254,7 @@ def _read(path: Path) -> Any:
     serialize = library("executorch.exir._serialize._program", EXTRA)
     try:
         with quiet():
-            return serialize.deserialize_pte_binary(path.read_bytes()).program
+            return serialize.deserialize_pte_binary(path.read_bytes())
     except Exception as error:
         # Any type: flatc's failures, JSON's, and lookups in half a file.
         raise unusable(path, "cannot be read", error, "executorch") from error
@@ -276,6 +282,31 @@ def _tensors(graph: dict[str, Any]) -> list[dict[str, Any]]:
     """The tensors of a delegate's graph, by their number."""
     values = [value["xvalue_union"] for value in graph["xvalues"]]
     return [value.get("tensor_value", value) for value in values]
+
+
+def _unsound(graph: dict[str, Any], stored: Any) -> Iterator[str]:
+    """What is wrong with the constants of a delegate's graph, which lie in `stored` by name.
+
+    NaN may end in a relu, which XNNPACK makes 0 of it, and a scale of 0 silences a channel: neither
+    has to show on samples.
+    """
+
+    def numbers(index: int, kind: Any) -> NDArray[Any]:
+        entry = stored.pte_data[graph["constant_data"][index]["named_key"]]
+        return np.frombuffer(stored.buffers[entry.buffer_index], kind)
+
+    for value in graph["xvalues"]:
+        tensor = value["xvalue_union"].get("tensor_value", value["xvalue_union"])
+        kind = FLOAT_TYPES.get(tensor["datatype"])
+        index = tensor["constant_buffer_idx"]
+        if kind and index and not np.isfinite(numbers(index, kind)).all():
+            yield f"the constant {tensor['id_out']} holds NaN or Inf"
+        rounding = value["xvalue_union"].get("quant_params", {})
+        scales = np.atleast_1d(rounding.get("scale", []))
+        if rounding.get("scale_buffer_idx"):
+            scales = numbers(rounding["scale_buffer_idx"], np.float32)
+        if not ((scales > 0) & np.isfinite(scales)).all():
+            yield f"the tensor {tensor['id_out']} has a scale that is not above 0"
 
 
 def _layers(graph: dict[str, Any]) -> list[tuple[str, str]]:

@@ -50,6 +50,8 @@ RUNGS: Final = ("int8", "int8-weights", "fp16-weights")
 PRODUCER: Final = "swipe-export"
 OLDEST_RUNTIME: Final = "1.8"
 """The first ONNX Runtime that reads opset 14; IR 7 is older."""
+SCALED: Final = ("QuantizeLinear", "DequantizeLinear")
+"""Operators whose second input is a scale."""
 
 
 def lower(job: Lowering, path: Path) -> None:
@@ -290,11 +292,22 @@ def _check(model: Any) -> None:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise _malformed(f"{tensor.name} holds NaN or Inf")
+    _require_scales(graph)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         # Any type: shape inference raises one that onnx does not export.
         raise _malformed(first_line(error)) from error
+
+
+def _require_scales(graph: Any) -> None:
+    """Refuse a scale of 0: it silences a channel, which few samples would show."""
+    to_array = library("onnx", EXTRA).numpy_helper.to_array
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        scale = stored.get(node.input[1]) if node.op_type in SCALED else None
+        if scale is not None and not (to_array(scale) > 0).all():
+            raise _malformed(f"{scale.name} is a scale that is not above 0")
 
 
 def _tensors(graph: Any) -> list[Any]:

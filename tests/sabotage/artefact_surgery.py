@@ -74,7 +74,9 @@ def copy_artefact(source: Path, path: Path) -> None:
 
 def parts(artefact: Path) -> list[Path]:
     """The files that an artefact consists of."""
-    return sorted(p for p in artefact.rglob("*") if p.is_file()) if artefact.is_dir() else [artefact]
+    return (
+        sorted(p for p in artefact.rglob("*") if p.is_file()) if artefact.is_dir() else [artefact]
+    )
 
 
 def replace_bytes(artefact: Path, old: bytes, new: bytes) -> None:
