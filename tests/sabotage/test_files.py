@@ -13,13 +13,15 @@ Elsewhere: calibration that leaks and axes that are fixed (test_evidence.py); an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from artefact_surgery import altered, ready_target
-from artefact_table import FORMATS, SABOTAGE, Case, Honest, swapped_axes, weights
+from artefact_table import FORMATS, SABOTAGE, Case, Honest, Small, swapped_axes, weights
+from torch import nn
 
 from exporter.ladder import RungRecord, Subject, climb
 from exporter.parity import Status
@@ -130,6 +132,21 @@ def test_an_edited_file_computes_what_the_sabotage_says(
     assert torch.allclose(twin, expected, atol=1e-4)
     found = target.format().load(path)(features.numpy())
     assert np.abs(found - expected.numpy()).max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "coreml"])
+def test_a_channel_that_was_never_used_is_no_sabotage(honest: Honest, name: str) -> None:
+    """coremltools gives weights of nothing but zeros a scale of 0."""
+    pytest.importorskip(FORMATS[name])
+
+    def unused(module: nn.Module) -> None:
+        module.get_parameter("layers.2.weight")[3] = 0.0
+        module.get_parameter("layers.2.bias")[3] = 0.0
+
+    module = altered(Small(honest.job.module, 32).eval(), unused)
+    path = honest.file(name, "int8", replace(honest.job, module=module), "unused")
+    assert find_target(name).format().inspect(path)["quantized"]
 
 
 def test_the_table_is_complete() -> None:
