@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from exporter.evidence import Evidence, Trial
 from exporter.formats import calls_of
+from exporter.manifest import ViewEntry
 from exporter.views.baked import Baked
 from exporter.views.view import TRIAL_SWIPES
 from exporter.words import Words
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 ROWS: Final = 640
 """Touch points that fit: ten seconds at 60 Hz. The longest of 8,152 real swipes has 590."""
+
+
+ZEROS: Final = "zeros in unused rows"
 
 
 def rows_of(gestures: Iterable[Gesture]) -> NDArray[np.float32]:
@@ -91,11 +95,14 @@ class Points(Baked):
         own = self._rounding(checkpoint, some)
         evidence = super().evidence(checkpoint, rows, answers, words, max(rounding, own))
         zeros = Trial(
-            "zeros in unused rows",
+            ZEROS,
             calls_of(_with_zeros(some), name=self.takes),
             list(answers[:TRIAL_SWIPES]),
         )
         return replace(evidence, trials=(*evidence.trials, zeros))
+
+    def describe(self, contract: ModelContract) -> ViewEntry:
+        return super().describe(contract).model_copy(update={"also_tried": (ZEROS,)})
 
     def _rounding(self, checkpoint: Checkpoint, rows: NDArray[np.float32]) -> float:
         """Largest |float32 - float64| of the outputs, the recipe's arithmetic included."""

@@ -178,11 +178,11 @@ def test_other_formats_agree(
 
 def _types_before_the_first_layer(package: Path) -> set[str]:
     """Of the floating numbers that a package computes before its first convolution."""
+    import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load
     from coremltools.converters.mil.mil.types import builtin_to_string
-    from coremltools.utils import load_spec
 
-    specification = load_spec(str(package))
+    specification = coremltools.utils.load_spec(str(package))
     weights = package / "Data/com.apple.CoreML/weights"
     program = load(specification, specification.specificationVersion, str(weights))
     types: set[str] = set()

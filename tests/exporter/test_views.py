@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.views import AGNOSTIC, BAKED, SLOTS, Keyboard, View
+from exporter.views import (
+    AGNOSTIC,
+    BAKED,
+    POINTS,
+    SLOTS,
+    TEXT,
+    VIEWS,
+    Keyboard,
+    View,
+    choose_views,
+)
 from swipe.decode import log_softmax
 from swipe.layout import BUILT_IN, load_layout
 
@@ -51,6 +61,8 @@ def test_the_agnostic_view_is_tried_on_other_slots_and_every_other_keyboard() ->
     [
         (BAKED, ["features"], ("logits", (1, 32, 27))),
         (AGNOSTIC, ["features", "layout_keys", "layout_mask"], ("log_emissions", (1, 32, 65))),
+        (POINTS, ["points"], ("logits", (1, 32, 27))),
+        (TEXT, ["features"], ("logits", (1, 32, 27))),
     ],
 )
 def test_a_view_says_what_every_tensor_means(
@@ -60,3 +72,17 @@ def test_a_view_says_what_every_tensor_means(
     assert [tensor.name for tensor in described.inputs] == inputs
     assert (described.output.name, described.output.shape) == output
     assert all(tensor.meaning for tensor in (*described.inputs, described.output))
+
+
+def test_text_and_what_was_tried_besides_are_described() -> None:
+    text = TEXT.describe(QWERTY)
+    assert text.text is not None
+    assert (text.text.name, text.text.dtype, text.only_in) == ("text", "string", ("onnx",))
+    assert POINTS.describe(QWERTY).also_tried == ("zeros in unused rows",)
+    assert BAKED.describe(QWERTY).text is None
+
+
+def test_views_are_chosen_by_name_or_by_group() -> None:
+    assert choose_views("points") == (POINTS,)
+    assert choose_views("both") == (BAKED, AGNOSTIC)
+    assert choose_views("all") == VIEWS
