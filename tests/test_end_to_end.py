@@ -75,7 +75,11 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
     assert len(results["rows"]) >= 3
     for row in results["rows"]:
         assert row["verdict"]["status"] == "PASS"
-        assert len(row["latency_ns"]) == 100
+        if row["name"].startswith("coreml") and sys.platform != "darwin":
+            # The interpreter's time would say nothing about Core ML's.
+            assert row["timing"] is row["latency"] is None
+            continue
+        assert len(row["timing"]["latency_ns"]) == 100
         assert 0 < row["latency"]["p50_ms"] <= row["latency"]["p99_ms"]
 
     _a_refused_export_leaves_the_bundle(tmp_path, bundle)
@@ -85,8 +89,7 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_bench_alone_measures_the_released_model(tmp_path: Path) -> None:
     """Nothing was trained, exported or downloaded before."""
-    expected = 0 if sys.platform == "darwin" else 4
-    printed = _run(tmp_path, "android_harness.cli", "--blocks", "1", expect=expected)
+    printed = _run(tmp_path, "android_harness.cli", "--blocks", "1")
     assert "exporting it first" in printed
     weights = load_checkpoint(released("base")).weights_sha256
     assert load_manifest(tmp_path / "bundle").source.weights_sha256 == weights
