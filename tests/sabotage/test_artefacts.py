@@ -105,7 +105,7 @@ def _climb(
 def test_nan_on_some_swipes_only_is_refused(
     honest: tuple[Lowering, Evidence], tmp_path: Path, format_name: str
 ) -> None:
-    """Every stored number is finite; what is wrong with weights and files is in test_artefact_files.py."""
+    """Every stored number is finite; for those that are not see test_artefact_files.py."""
     job, evidence = honest
     broken = replace(job, module=NotFinite(job.module).eval())
     with pytest.raises(GateError, match=f"{format_name} baked fp32 was refused") as caught:
