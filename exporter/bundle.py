@@ -91,9 +91,13 @@ def export(request: Request, say: Say) -> Manifest:
         replacing_folder(out, marker=FILE, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        prepared = recall_or_prepare(request.model, folder, Path(scratch), cache, environment, say)
-        # What no hash can know is not looked up, and not kept either.
-        known = cache is not None and request.model.parts() is not None
+        parts = None if cache is None else request.model.parts()
+        if parts is None:
+            # What no hash can know is not looked up, and not kept either.
+            cache = None
+        prepared = recall_or_prepare(
+            request.model, parts, folder, Path(scratch), cache, environment, say
+        )
         source = SOURCE.validate_python(prepared.source)
         job = Job(
             folder=str(folder.resolve()),
@@ -101,7 +105,7 @@ def export(request: Request, say: Say) -> Manifest:
             policy=request.policy,
             source=source,
             lexicon=request.model.lexicon,
-            cache=None if cache is None or not known else str(cache.folder),
+            cache=None if cache is None else str(cache.folder),
             parts=_parts(prepared.source, Path(scratch), environment),
         )
         manifest = Manifest(

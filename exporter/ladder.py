@@ -10,7 +10,6 @@ told from too costly, for too few samples, is not taken either.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from exporter.cache import remove
 from exporter.evidence import Evidence, judge
 from exporter.formats import Lowering, Runner
 from exporter.formats.build import signature
@@ -353,9 +353,5 @@ def _with_speed(verdict: Verdict, speed: Speed | None, policy: Policy) -> Verdic
 
 def _removed(record: RungRecord, folder: Path) -> RungRecord:
     """`record` of an artefact that is not kept, once its file is gone."""
-    path = folder / str(record.file)
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(folder / str(record.file))
     return replace(record, file=None, sha256=None)

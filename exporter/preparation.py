@@ -41,6 +41,7 @@ class Prepared:
 
 def recall_or_prepare(
     request: Request,
+    parts: Mapping[str, Any] | None,
     folder: Path,
     scratch: Path,
     cache: Cache | None,
@@ -51,6 +52,7 @@ def recall_or_prepare(
 
     Args:
         request: what the user asked for.
+        parts: its `Request.parts`; None where no hash can know them, or no cache is asked.
         folder: becomes the bundle; gets weights and verification samples.
         scratch: an empty folder, for what only the workers need.
         cache: earlier results; None to use and keep none.
@@ -61,7 +63,6 @@ def recall_or_prepare(
         UsageError: what was asked for cannot be used.
         GateError: the model was refused.
     """
-    parts = None if cache is None else request.parts()
     if cache is None or parts is None:
         return _prepare(request, folder, scratch, say)
     key = _key(parts, environment)
