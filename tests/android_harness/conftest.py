@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,8 @@ def standin(adb: Path, tmp_path: Path) -> Iterator[Callable[..., StandIn]]:
             name = f"device{len(list(tmp_path.glob('device*')))}"
             device = running.enter_context(StandIn(tmp_path / name, faults))
             running.callback(_adb, adb, "disconnect", device.serial)
-            _adb(adb, "connect", device.serial)
+            with suppress(subprocess.TimeoutExpired):  # adb waits 10 s for one that is offline
+                _adb(adb, "connect", device.serial, timeout_s=1 if device.faults.offline else 60)
             return device
 
         yield start
@@ -57,5 +58,5 @@ def reach(adb: Path) -> Callable[[StandIn], AdbDevice]:
     return lambda device: AdbDevice(device.serial, adb, device.folder, device.sysfs)
 
 
-def _adb(adb: Path, *arguments: str) -> None:
-    subprocess.run([adb, *arguments], check=True, capture_output=True, timeout=60)
+def _adb(adb: Path, *arguments: str, timeout_s: float = 60) -> None:
+    subprocess.run([adb, *arguments], check=True, capture_output=True, timeout=timeout_s)

@@ -69,7 +69,7 @@ def test_a_link_that_drops_in_a_command_gives_no_result(
 def test_output_that_is_cut_is_no_result_though_adb_says_success(
     standin: Start, reach: Reach, shell_v2: bool, after: int
 ) -> None:
-    whole = len("0123456789abcdef\n" "swiping\n" "0123456789abcdef:0\n")
+    whole = len("0123456789abcdef\nswiping\n0123456789abcdef:0\n")
     assert after < whole
     device = reach(standin(Faults(shell_v2=shell_v2, cut_command="swiping", cut_after=after)))
     with pytest.raises(MissingError, match="was not seen"):

@@ -123,7 +123,7 @@ class Shell:
     def _pump(self, output: IO[bytes], kind: int) -> None:
         """Carry one of its outputs; it is closed when the caller is gone."""
         with output, contextlib.suppress(HungUpError):
-            if self.faults.junk:
+            if self.faults.junk and kind == STDOUT:
                 self._send(STDOUT, _NOISE)
             while data := output.read(65536):
                 if self._room is not None:

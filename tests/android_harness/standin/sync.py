@@ -33,7 +33,12 @@ class Sync:
 
     def run(self) -> None:
         """Answer requests until the caller quits."""
-        answers = {b"STAT": self._stat, b"LIST": self._list, b"RECV": self._send, b"SEND": self._take}
+        answers = {
+            b"STAT": self._stat,
+            b"LIST": self._list,
+            b"RECV": self._send,
+            b"SEND": self._take,
+        }
         while True:
             request, length = self._head()
             argument = self.stream.read(length).decode(errors="surrogateescape")

@@ -44,6 +44,8 @@ class Stream:
     def write(self, data: bytes) -> None:
         """Send `data`, and wait until every packet of it is acknowledged."""
         for start in range(0, len(data), self.connection.most_bytes):
+            if not self.open:
+                raise HungUpError
             piece = data[start : start + self.connection.most_bytes]
             self.connection.send(WRTE, self.here, self.there, piece)
             self._acknowledged.acquire()
