@@ -250,25 +250,40 @@ def test_a_runner_that_outlives_its_host_is_killed_by_the_next(
         assert folder.stale_run_cleanup() == []
 
 
-def test_a_lock_is_kept_fresh_and_loss_is_told(device: Device) -> None:
+def steal(device: Device) -> None:
+    """Do to our lock what another host does after our link was down for long."""
+    Path(device.folder, "lock", "owner").write_text("feedfacefeedface another-host 1\n")
+
+
+def hold_and_lose(device: Device) -> None:
+    """Hold the lock well beyond its age, then lose it."""
     folder = DeviceFolder(device)
-    with pytest.raises(MissingError, match="no more ours"), folder.lock(stale_s=2) as lock:
+    with folder.lock(stale_s=2) as lock:
         device.shell("sleep 3.2")
         with pytest.raises(MissingError, match="in use by"), folder.lock(stale_s=2):
             pytest.fail("it was kept fresh")
         lock.require()
-        owner = Path(device.folder, "lock", "owner")
-        owner.write_text("feedfacefeedface another-host 1\n")
+        steal(device)
         with pytest.raises(MissingError, match="no more ours"):
             lock.require()
-    assert owner.is_file(), "another host's lock is left alone"
+
+
+def test_a_lock_is_kept_fresh_and_loss_is_told(device: Device) -> None:
+    with pytest.raises(MissingError, match="no more ours"):
+        hold_and_lose(device)
+    assert Path(device.folder, "lock").is_dir(), "another host's lock is left alone"
+
+
+def lose_and_fail(device: Device) -> None:
+    """Lose the lock, and fail for another reason."""
+    with DeviceFolder(device).lock():
+        steal(device)
+        raise ZeroDivisionError
 
 
 def test_a_lost_lock_does_not_hide_why_the_run_ended(device: Device) -> None:
-    folder = DeviceFolder(device)
-    with pytest.raises(ZeroDivisionError) as error, folder.lock():
-        Path(device.folder, "lock", "owner").write_text("feedfacefeedface another-host 1\n")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError) as error:
+        lose_and_fail(device)
     assert "is not given back" in error.value.__notes__[0]
 
 
