@@ -32,7 +32,7 @@ from android_harness.devices.folder import DeviceFolder
 serial, adb, folder, nonce, program = sys.argv[1:]
 device = AdbDevice(serial, Path(adb), folder)
 own = DeviceFolder(device)
-with own.lock(stale_s=4):
+with own.lock(stale_s=3):
     run = own.new_run(nonce)
     print("locked", flush=True)
     command = f"echo $$ >{run}/pid && exec sh -c '{program}' runner --nonce {nonce}"
@@ -192,11 +192,11 @@ def test_a_killed_host_leaves_nothing_running_and_its_lock_is_taken_over(
     assert runner in processes(f"--nonce {NONCE}")
     other.kill()
     other.wait()
-    eventually(lambda: not processes(f"--nonce {NONCE}"))
     folder = DeviceFolder(reach(phone))
-    with pytest.raises(MissingError, match=f"process {other.pid}"), folder.lock(stale_s=4):
+    with pytest.raises(MissingError, match=f"process {other.pid}"), folder.lock(stale_s=3):
         pytest.fail("it is not stale yet")
-    taken = take_over(folder, 4, eventually)
+    eventually(lambda: not processes(f"--nonce {NONCE}"))
+    taken = take_over(folder, 3, eventually)
     assert f" {other.pid}" in taken
     with folder.lock():
         assert folder.stale_run_cleanup() == [], "its runner had seen its end"
@@ -268,7 +268,8 @@ def hold_and_lose(device: Device) -> None:
             lock.require()
 
 
-def test_a_lock_is_kept_fresh_and_loss_is_told(device: Device) -> None:
+def test_a_lock_is_kept_fresh_and_loss_is_told(standin: Start, reach: Reach) -> None:
+    device = reach(standin())
     with pytest.raises(MissingError, match="no more ours"):
         hold_and_lose(device)
     assert Path(device.folder, "lock").is_dir(), "another host's lock is left alone"
@@ -306,7 +307,7 @@ def test_of_many_at_once_one_gets_the_lock(tmp_path: Path, left_behind: bool) ->
     device = LocalDevice(str(tmp_path / "device"))
     with DeviceFolder(device).lock():
         pass
-    for _ in range(5):
+    for _ in range(3):
         lock = Path(device.folder, "lock")
         if left_behind:
             lock.mkdir()
