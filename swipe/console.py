@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import typer
+from click import Context
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +31,7 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from swipe.errors import ExitCode, SwipeError
 
@@ -44,17 +46,38 @@ REPORT_EVERY = 256
 EPILOG = "Add --debug to any command to see the traceback of an error."
 
 
-def make_app(help_text: str) -> typer.Typer:
-    """A typer application with the house's settings."""
+def make_app(help_text: str, *, default: str | None = None) -> typer.Typer:
+    """A typer application with the house's settings.
+
+    Args:
+        help_text: what it is for.
+        default: the command that is meant when none is named.
+    """
     return typer.Typer(
+        cls=_with_default(default),
         help=help_text,
         epilog=EPILOG,
-        no_args_is_help=True,
+        no_args_is_help=default is None,
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def _with_default(default: str | None) -> type[TyperGroup]:
+    """The group whose command `default` needs not be named."""
+    if default is None:
+        return TyperGroup
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+            asked_for_help = args[:1] in (["-h"], ["--help"])
+            if not asked_for_help and args[:1] not in [[name] for name in self.commands]:
+                args = [default, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def make_table(title: str, *headings: str) -> Table:
