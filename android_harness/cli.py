@@ -16,7 +16,7 @@ from swipe.errors import ExitCode, MissingError, ParityError, UsageError
 if TYPE_CHECKING:
     from android_harness.devices import Device
     from android_harness.measurement import DevicePlan, Say
-    from android_harness.results import Results
+    from android_harness.results import DeviceReport, Results
 
 BUNDLE: Final = Path("bundle")
 
@@ -158,8 +158,9 @@ def _clean(devices: list[Device]) -> None:
     from android_harness.devices.folder import DeviceFolder
 
     for device in devices:
-        DeviceFolder(device).clean()
-        console.print(f"{device.name}: removed {device.folder}")
+        removed = DeviceFolder(device).clean()
+        said = f"removed {device.folder}" if removed else f"there is no {device.folder}"
+        console.print(f"{device.name}: {said}")
 
 
 def _measure(
@@ -179,7 +180,8 @@ def _measure(
     from android_harness.runners.sets import runners_for
 
     opened = open_bundle(bundle, lexicon, say)
-    reports, lost = [], {}
+    reports: list[DeviceReport] = []
+    lost: dict[str, str] = {}
     if Where.HOST in places:
         rounds, calls = host
         reports.append(

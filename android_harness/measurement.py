@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -150,12 +152,13 @@ def measure_device(
     """
     folder = DeviceFolder(device)
     with folder.lock():
-        for ended in folder.end_stale_runs():
-            say(f"{device.name}: ended a program left by an earlier run ({ended})")
+        for killed in folder.stale_run_cleanup():
+            say(f"{device.name}: ended program {killed.pid}, which an earlier run left behind")
+        folder.prune()
         skipped = dict(_skipped(artefacts, runners))
         executable = [artefact for artefact in artefacts if artefact.name not in skipped]
         say(f"{device.name}: copying runners, {len(executable)} artefacts and their calls")
-        launcher = Launcher(device, folder, runners, folder.ensure_set(runners.paths))
+        launcher = Launcher(device, folder, runners, folder.ensure_set(runners.paths()))
         placed = _place(folder, executable)
         first = wait_until_cool(device, plan.gate, say)
         for item in placed:
@@ -166,6 +169,7 @@ def measure_device(
         _run_rounds(launcher, placed, plan, say)
         _sustain(launcher, placed, plan, say)
         after = device.thermal()
+        folder.prune()
     return Measured(
         facts=facts,
         before=before,
@@ -190,15 +194,17 @@ def _skipped(artefacts: Sequence[Artefact], runners: RunnerSet) -> Iterator[tupl
 
 
 def _place(folder: DeviceFolder, artefacts: Sequence[Artefact]) -> list[_Placed]:
-    packs: dict[str, str] = {}
-    placed = []
-    for artefact in artefacts:
-        if artefact.view not in packs:
-            data = pack_calls(wanted_calls(artefact.evidence))
-            packs[artefact.view] = folder.ensure_bytes(data, f"{artefact.view}.pack")
-        model = folder.ensure_file(artefact.path)
-        placed.append(_Placed(artefact, model, packs[artefact.view], Runs()))
-    return placed
+    packs = {}
+    with TemporaryDirectory() as scratch:
+        for artefact in artefacts:
+            path = Path(scratch) / f"{artefact.view}.pack"
+            if not path.exists():
+                path.write_bytes(pack_calls(wanted_calls(artefact.evidence)))
+                packs[artefact.view] = folder.ensure_file(path)
+    return [
+        _Placed(artefact, folder.ensure_file(artefact.path), packs[artefact.view], Runs())
+        for artefact in artefacts
+    ]
 
 
 def _collect_outputs(launcher: Launcher, item: _Placed, plan: DevicePlan) -> None:

@@ -13,10 +13,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
-from click import Context
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
@@ -69,13 +68,13 @@ def _with_default(default: str | None) -> type[TyperGroup]:
     """The group whose command `default` needs not be named."""
     if default is None:
         return TyperGroup
+    meant = default
 
     class Group(TyperGroup):
-        def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-            asked_for_help = args[:1] in (["-h"], ["--help"])
-            if not asked_for_help and args[:1] not in [[name] for name in self.commands]:
-                args = [default, *args]
-            return super().parse_args(ctx, args)
+        # Typer brings a click of its own in some versions: no type fits all.
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            named = args[:1] in (["-h"], ["--help"], *([name] for name in self.commands))
+            return super().parse_args(ctx, args if named else [meant, *args])
 
     return Group
 

@@ -83,36 +83,36 @@ class Launcher:
         """
         program = self.runners.programs[engine]
         nonce = secrets.token_hex(8)
-        with self.folder.run(nonce) as place:
-            asking = Invocation(
-                model=model,
-                pack=pack,
-                result=f"{place}/result.json",
-                nonce=nonce,
-                outputs=f"{place}/outputs" if asked.outputs else None,
-                timed=asked.timed,
-                warmup=asked.warmup,
-                iters=asked.iters,
-                min_secs=asked.min_secs,
-                max_secs=asked.max_secs,
-                block=asked.block,
-                threads=asked.threads,
-                cpus=asked.cpus,
-                ep=asked.ep,
-                library=program.library,
+        place = self.folder.new_run(nonce)
+        asking = Invocation(
+            model=model,
+            pack=pack,
+            result=f"{place}/result.json",
+            nonce=nonce,
+            outputs=f"{place}/outputs" if asked.outputs else None,
+            timed=asked.timed,
+            warmup=asked.warmup,
+            iters=asked.iters,
+            min_secs=asked.min_secs,
+            max_secs=asked.max_secs,
+            block=asked.block,
+            threads=asked.threads,
+            cpus=asked.cpus,
+            ep=asked.ep,
+            library=program.library,
+        )
+        ended = self.device.shell(
+            self._command(program.file, asking, place),
+            asked.max_secs + GRACE_SECONDS,
+            tether=True,
+        )
+        record = self._record(ended, place, nonce)
+        if record.model_sha256 != sha256:
+            raise GateError(
+                f"{self.device.name} executed another file than {model}",
+                fix="swipe-bench --clean, then measure again",
             )
-            ended = self.device.shell(
-                self._command(program.file, asking, place),
-                asked.max_secs + GRACE_SECONDS,
-                tether=True,
-            )
-            record = self._record(ended, place, nonce)
-            if record.model_sha256 != sha256:
-                raise GateError(
-                    f"{self.device.name} executed another file than {model}",
-                    fix="swipe-bench --clean, then measure again",
-                )
-            return record, self._answers(record, place) if asked.outputs else None
+        return record, self._answers(record, place) if asked.outputs else None
 
     def _command(self, file: str, asking: Invocation, place: str) -> str:
         """One line for the device's shell; the runner takes the shell's place."""

@@ -114,9 +114,7 @@ def test_a_rising_status_and_a_falling_limit_are_throttling() -> None:
     ("medians", "slower"),
     [((100, 100, 109), False), ((100, 100, 111), True), ((100,), False), ((200, 100, 100), False)],
 )
-def test_a_last_round_a_tenth_slower_than_the_first(
-    medians: tuple[int, ...], slower: bool
-) -> None:
+def test_a_last_round_a_tenth_slower_than_the_first(medians: tuple[int, ...], slower: bool) -> None:
     runs = [record(latency_ns=(median, median, median * 9)) for median in medians]
     reasons = list(slowing(runs))
     assert bool(reasons) == slower
@@ -128,7 +126,5 @@ def test_a_frequency_that_falls_between_blocks_is_seen() -> None:
     calm = record(khz_max=(2_400_000, 2_400_000))
     limited = record(khz_max=(2_400_000, 1_800_000))
     assert list(slowing([calm, calm])) == []
-    assert list(slowing([calm, limited, calm])) == [
-        "its CPUs were limited from 2400 to 1800 MHz"
-    ]
+    assert list(slowing([calm, limited, calm])) == ["its CPUs were limited from 2400 to 1800 MHz"]
     assert list(slowing([record(khz_max=(None, None))])) == []
