@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -146,7 +146,7 @@ class _Build:
     def program(self, engine: str, files: EngineFiles) -> Program:
         """Compile and link the program of `engine`, with the libraries that it needs beside it."""
         name = PROGRAMS[engine]
-        objects = sorted(str(path) for path in self.scratch.glob("*.o"))
+        objects = sorted(path.name for path in self.scratch.glob("*.o"))
         includes = [word for path in files.includes for word in ("-isystem", str(path))]
         if engine == "onnx":
             start = [self.toolchain.cc, *self._flags(C), *includes, str(NATIVE / "runner_ort.c")]
@@ -154,12 +154,12 @@ class _Build:
             version = f'-DEXECUTORCH_VERSION="{files.version}"'
             flags = (*self._flags(CXX), version)
             start = [self.toolchain.cxx, *flags, *includes, str(NATIVE / "runner_et.cpp")]
-        target = self.folder / name
         link = (*self.toolchain.link, *self._libraries(files), *LINK, "-s")
-        self._execute(*start, *objects, *link, "-o", str(target))
+        self._execute(*start, *objects, *link, "-o", name)
+        made = [self.scratch / name]
         if files.opened is not None:
-            self._take(files.libraries / files.opened)
-        for path in self._needed(target, files):
+            made.append(files.libraries / files.opened)
+        for path in (*made, *self._needed(made, files)):
             self._take(path)
         return Program(file=name, library=files.opened, version=files.version)
 
@@ -188,32 +188,34 @@ class _Build:
                 fix="run the command above by hand to see all that it says",
             )
 
-    def _needed(self, program: Path, files: EngineFiles) -> Iterator[Path]:
-        """The shared libraries that `program` and the opened one need and the device may lack."""
-        toolchain = self.toolchain
-        waiting = [program, *([files.libraries / files.opened] if files.opened else [])]
-        seen: set[str] = set()
+    def _needed(self, files: Sequence[Path], engine: EngineFiles) -> Iterator[Path]:
+        """The shared libraries that `files` need, directly or not, and the device may lack."""
+        waiting, seen = list(files), set[str]()
         while waiting:
-            for name in _direct_needs(toolchain.readelf(), waiting.pop()):
-                if name in seen:
-                    continue
+            for name in _direct_needs(self.toolchain.readelf(), waiting.pop()):
+                path = None if name in seen else self._find(name, engine)
                 seen.add(name)
-                of_engine = files.libraries / name
-                path = of_engine if of_engine.is_file() else None
-                if path is None and toolchain.loader is not None:
-                    path = toolchain.library(name)
-                    if path is None:
-                        raise MissingError(
-                            f"{toolchain.cc} has no {name}", fix="install its C and C++ libraries"
-                        )
                 if path is not None:
                     yield path
                     waiting.append(path)
 
-    def _take(self, library: Path) -> None:
-        target = self.folder / library.name
+    def _find(self, name: str, engine: EngineFiles) -> Path | None:
+        """Where the library `name` is; None: the device has it."""
+        if (engine.libraries / name).is_file():
+            return engine.libraries / name
+        if self.toolchain.loader is None:
+            return None
+        path = self.toolchain.library(name)
+        if path is None:
+            raise MissingError(
+                f"{self.toolchain.cc} has no {name}", fix="install its C and C++ libraries"
+            )
+        return path
+
+    def _take(self, file: Path) -> None:
+        target = self.folder / file.name
         if not target.exists():
-            shutil.copy(library, target)
+            shutil.copy(file, target)
 
 
 def _direct_needs(readelf: str, path: Path) -> list[str]:

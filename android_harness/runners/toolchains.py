@@ -139,8 +139,8 @@ def _android(ndk: Path | None) -> Toolchain:
             fix="give the folder that holds toolchains/ and source.properties",
         )
     clang = hosts[0] / f"aarch64-linux-android{ANDROID_API}-clang"
-    compilers = (clang, clang.with_name(f"{clang.name}++"))
-    for compiler in compilers:
+    clang_cxx = clang.with_name(f"{clang.name}++")
+    for compiler in (clang, clang_cxx):
         if shutil.which(compiler) is None:
             raise UsageError(
                 f"{ndk} has no {compiler.name}", fix="use an NDK from r23 on, for this machine"
@@ -151,4 +151,4 @@ def _android(ndk: Path | None) -> Toolchain:
         "-static-libstdc++",
         "-Wl,-rpath,$ORIGIN",
     )
-    return Toolchain("android-arm64-v8a", "arm64-v8a", *map(str, compilers), link=link)
+    return Toolchain("android-arm64-v8a", "arm64-v8a", str(clang), str(clang_cxx), link)
