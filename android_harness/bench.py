@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from android_harness.artefacts import Opened, open_bundle
 from android_harness.devices import Device, Facts
@@ -18,8 +19,12 @@ from android_harness.results import DeviceReport, Results
 from android_harness.runners.sets import RunnerSet
 from exporter.provenance import library_versions
 from swipe.errors import GateError, MissingError
+from swipe.files import size_bytes
 
 Say = Callable[[str], None]
+
+SCRATCH_BYTES: Final = 64_000_000
+"""For calls, answers and records on a device."""
 
 FindRunners = Callable[[Facts], RunnerSet]
 """The runners for a device; raises MissingError when they are not built."""
@@ -70,7 +75,11 @@ def _measure(
 ) -> Measured:
     facts = device.facts()
     require_usable(facts)
-    return measure_device(device, facts, opened.artefacts, find(facts), plan, say)
+    runners = find(facts)
+    sizes = [file.size_bytes for file in runners.manifest.files.values()]
+    sizes += [size_bytes(artefact.path) for artefact in opened.artefacts]
+    require_usable(facts, need_bytes=sum(sizes) + SCRATCH_BYTES)
+    return measure_device(device, facts, opened.artefacts, runners, plan, say)
 
 
 def _settled(name: str, future: Future[Measured], gone: dict[str, str]) -> Measured | None:

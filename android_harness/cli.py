@@ -177,7 +177,7 @@ def _measure(
     from android_harness.bench import bench_devices, collect
     from android_harness.host import measure_host
     from android_harness.interleaving import Plan
-    from android_harness.runners.sets import runners_for
+    from android_harness.runners.selection import runners_for
 
     opened = open_bundle(bundle, lexicon, say)
     reports: list[DeviceReport] = []
@@ -191,7 +191,7 @@ def _measure(
         )
     if devices:
         found, lost = bench_devices(
-            opened, devices, lambda facts: runners_for(facts, runtime), plan, say
+            opened, devices, lambda facts: runners_for(facts, runtime, say), plan, say
         )
         reports += found
     return collect(opened, reports, threads=plan.threads, plan=plan, lost=lost)

@@ -32,6 +32,7 @@ def judge_device(
         throttled=measured.throttled,
         rows=tuple(_row(artefact, measured, plan) for artefact in executed),
         skipped=dict(measured.skipped),
+        elsewhere=measured.elsewhere,
         sustained={
             name: tuple(runs.sustained) for name, runs in measured.runs.items() if runs.sustained
         },

@@ -109,7 +109,8 @@ class Measured:
         hot: why it was still too hot when measuring began; empty if it was not.
         throttled: what says that it slowed down.
         runs: by the artefact's name.
-        skipped: artefacts that cannot be executed there, with the reason.
+        skipped: artefacts that could not be executed there, with the reason.
+        elsewhere: artefacts of formats that are not for such a device.
     """
 
     facts: Facts
@@ -120,6 +121,7 @@ class Measured:
     throttled: tuple[str, ...]
     runs: Mapping[str, Runs]
     skipped: Mapping[str, str]
+    elsewhere: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,10 +157,12 @@ def measure_device(
         for killed in folder.stale_run_cleanup():
             say(f"{device.name}: ended program {killed.pid}, which an earlier run left behind")
         folder.prune()
-        skipped = dict(_skipped(artefacts, runners))
-        executable = [artefact for artefact in artefacts if artefact.name not in skipped]
+        # A format with a list of systems is not for others.
+        fitting = [artefact for artefact in artefacts if not artefact.target.executes_on]
+        skipped = dict(_skipped(fitting, runners))
+        executable = [artefact for artefact in fitting if artefact.name not in skipped]
         say(f"{device.name}: copying runners, {len(executable)} artefacts and their calls")
-        launcher = Launcher(device, folder, runners, folder.ensure_set(runners.paths()))
+        launcher = Launcher(device, folder, runners, folder.ensure_set(runners.paths))
         placed = _place(folder, executable)
         first = wait_until_cool(device, plan.gate, say)
         for item in placed:
@@ -179,15 +183,14 @@ def measure_device(
         throttled=tuple(throttling(before, after)),
         runs={item.artefact.name: item.runs for item in placed},
         skipped=skipped,
+        elsewhere=tuple(artefact.name for artefact in artefacts if artefact not in fitting),
     )
 
 
 def _skipped(artefacts: Sequence[Artefact], runners: RunnerSet) -> Iterator[tuple[str, str]]:
     for artefact in artefacts:
-        if artefact.target.executes_on:
-            yield artefact.name, f"{artefact.target.name} does not exist there"
-        elif artefact.target.name not in runners.programs:
-            reason = runners.missing.get(artefact.target.name, "the format is not ours")
+        if artefact.target.name not in runners.manifest.programs:
+            reason = runners.manifest.absent.get(artefact.target.name, "the format is not ours")
             yield artefact.name, f"no runner for {artefact.target.name}: {reason}"
         elif artefact.evidence.texts is not None:
             yield artefact.name, "its operators on text are a library that is not on the device"

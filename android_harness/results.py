@@ -104,14 +104,16 @@ class DeviceReport(_Record):
     """What says that it slowed down during the run."""
     rows: tuple[Row, ...]
     skipped: dict[str, str]
-    """Artefacts that cannot be executed there, with the reason; never a pass."""
+    """Artefacts that could not be executed there, with the reason; never a pass."""
+    elsewhere: tuple[str, ...] = ()
+    """Artefacts of formats that such a device does not have, which is no fault of theirs."""
     sustained: dict[str, tuple[Slice, ...]] = {}
 
     @property
     def title(self) -> str:
         """How it is called in tables."""
-        name = self.facts.model or self.facts.serial
-        return f"{self.facts.kind} {name}" if self.facts.kind != "android" else name
+        kind, name = self.facts.kind, self.facts.model or self.facts.serial
+        return name if kind in ("android", name) else f"{kind} {name}"
 
     @property
     def eager_ms(self) -> float | None:

@@ -36,6 +36,8 @@ def notes_of(results: Results) -> Iterator[str]:
     for device in results.devices:
         for name, reason in device.skipped.items():
             yield f"{device.title}, {name}: UNVERIFIED, not executed there: {reason}"
+        if device.elsewhere:
+            yield f"{device.title}: not for such a device: {', '.join(device.elsewhere)}"
         if device.facts.emulated is not None:
             yield f"{device.title}: EMULATED ({device.facts.emulated}): no latency of hardware"
         for row in device.rows:
@@ -48,7 +50,8 @@ def notes_of(results: Results) -> Iterator[str]:
 def side_by_side(devices: Sequence[DeviceReport]) -> Table:
     """p50 of every artefact on every device; only real and valid ones may be compared."""
     table = make_table("p50 ms by device", "implementation", *(d.title for d in devices))
-    names = dict.fromkeys(row.name for device in devices for row in device.rows)
+    timed = (row for device in devices for row in device.rows if row.latency is not None)
+    names = dict.fromkeys(row.name for row in timed)
     for name in names:
         table.add_row(name, *(_p50(device, name) for device in devices))
     if any(device.facts.emulated for device in devices):

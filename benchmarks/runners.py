@@ -20,7 +20,7 @@ from android_harness.devices.local import LocalDevice
 from android_harness.host import measure_host
 from android_harness.interleaving import Plan
 from android_harness.measurement import DevicePlan
-from android_harness.runners.sets import runners_for
+from android_harness.runners.selection import runners_for
 
 PYTHON = Plan(loads=1, blocks=5, block_calls=100)
 NATIVE = DevicePlan(rounds=1, iters=500, min_secs=0)
@@ -38,7 +38,11 @@ def main(
         print(f"pair {repeat + 1} of {repeats}")
         python = measure_host(opened, PYTHON, 1, lambda line: None)
         (native,), _ = bench_devices(
-            opened, [device], lambda facts: runners_for(facts), NATIVE, lambda line: None
+            opened,
+            [device],
+            lambda facts: runners_for(facts, None, print),
+            NATIVE,
+            lambda line: None,
         )
         here = {row.name: row.latency for row in python.rows}
         for row in native.rows:

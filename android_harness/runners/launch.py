@@ -81,7 +81,6 @@ class Launcher:
             LoweringError: the artefact cannot be executed there.
             GateError: what came back is not of this run, or not what the record says.
         """
-        program = self.runners.programs[engine]
         nonce = secrets.token_hex(8)
         place = self.folder.new_run(nonce)
         asking = Invocation(
@@ -99,10 +98,11 @@ class Launcher:
             threads=asked.threads,
             cpus=asked.cpus,
             ep=asked.ep,
-            library=program.library,
+            library=self.runners.program(engine).library,
+            tether=True,
         )
         ended = self.device.shell(
-            self._command(program.file, asking, place),
+            self._command(engine, asking, place),
             asked.max_secs + GRACE_SECONDS,
             tether=True,
         )
@@ -114,9 +114,9 @@ class Launcher:
             )
         return record, self._answers(record, place) if asked.outputs else None
 
-    def _command(self, file: str, asking: Invocation, place: str) -> str:
+    def _command(self, engine: str, asking: Invocation, place: str) -> str:
         """One line for the device's shell; the runner takes the shell's place."""
-        words = [*self.runners.launch, f"./{file}", *asking.arguments()]
+        words = [*self.runners.command(engine), *asking.arguments()]
         environment = ["ORT_DISABLE_TELEMETRY=1", f"LD_LIBRARY_PATH={self.place}"]
         return (
             f"cd {shlex.quote(self.place)} && echo $$ > {shlex.quote(place)}/pid && "

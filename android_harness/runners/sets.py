@@ -82,6 +82,11 @@ class RunnerSet:
     folder: Path
     manifest: RunnerManifest
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The files that a device needs, by name."""
+        return {name: self.folder / name for name in self.manifest.files}
+
     def program(self, engine: str) -> Program:
         """What executes artefacts of `engine`.
 
