@@ -96,7 +96,7 @@ class EmulatedPhone:
             RuntimeError: it ended or did not answer in time, with what it said.
         """
         self._write_defaults()
-        self.port = _free_port()
+        self.port = free_port()
         namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
         if self.own_entries:
             namespaces = ["--user", "--map-root-user", *namespaces]
@@ -267,7 +267,7 @@ def _cpu_files() -> Iterator[tuple[str, int | str]]:
         yield f"cpu{cpu}/cpufreq/scaling_governor", "schedutil"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that no adb server scans by itself."""
     while True:
         with socket.socket() as probe:

@@ -29,21 +29,13 @@ def phone(start_phone: Callable[..., EmulatedPhone]) -> EmulatedPhone:
 
 
 @pytest.fixture(scope="module")
-def shell(phone: EmulatedPhone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A shell command on the phone, through adb and a server of this module's own."""
-    run = _adb(phone.serial, tmp_path_factory.mktemp("adb"), port=43_000 + os.getpid() % 10_000)
-    run("start-server")
-    run("connect", phone.serial)
-    yield lambda command: run("-s", phone.serial, "shell", command)
-    run("kill-server")
+def shell(phone: EmulatedPhone, adb: Path) -> Shell:
+    """A shell command on the phone; what it printed, as adb brought it."""
+    subprocess.run([adb, "connect", phone.serial], check=True, capture_output=True, timeout=30)
 
-
-def _adb(serial: str, home: Path, port: int) -> Callable[..., str]:
-    environment = {**os.environ, "HOME": str(home), "ANDROID_ADB_SERVER_PORT": str(port)}
-
-    def run(*arguments: str) -> str:
+    def run(command: str) -> str:
         done = subprocess.run(
-            ["adb", *arguments], env=environment, capture_output=True, text=True, timeout=30
+            [adb, "-s", phone.serial, "shell", command], capture_output=True, text=True, timeout=30
         )
         return done.stdout + done.stderr
 
