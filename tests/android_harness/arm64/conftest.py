@@ -23,7 +23,8 @@ StartPhone = Callable[..., EmulatedPhone]
 @pytest.fixture(scope="session")
 def phone_rootfs() -> Path:
     """The device's files, shared by all test processes."""
-    missing = [name for name in (*PROGRAMS, "adb", "setpriv", "unshare") if not shutil.which(name)]
+    needed = (*PROGRAMS, "adb", "mount", "setpriv", "unshare")
+    missing = [name for name in needed if not shutil.which(name)]
     if missing:
         _unavailable(f"these programs are missing: {', '.join(missing)}")
     if os.getuid() != 0:
