@@ -36,7 +36,9 @@ class Invocation:
         threads: CPU threads.
         cpus: CPUs to stay on, e.g. "4-7" or "0,2"; None: any.
         ep: execution provider.
-        library: path of the engine's shared library, for a runner that opens it by name.
+        library: path of the engine's shared library, for the runner that opens it by name; the
+            other takes none.
+        tether: end when stdin ends, or the thread that started it; see `Device.shell`.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Invocation:
     cpus: str | None = None
     ep: str = "cpu"
     library: str | None = None
+    tether: bool = False
 
     def arguments(self) -> list[str]:
         """The runner's command line, without the program."""
@@ -74,7 +77,8 @@ class Invocation:
             "--ep": self.ep,
             "--lib": self.library,
         }
-        return [word for k, v in given.items() if v is not None for word in (k, str(v))]
+        words = [word for k, v in given.items() if v is not None for word in (k, str(v))]
+        return [*words, "--tether"] if self.tether else words
 
 
 class _Record(BaseModel):
@@ -125,7 +129,10 @@ class Block(_Record):
 
 
 class Rss(_Record):
-    """Resident memory in kB: before the engine, after loading, and the most."""
+    """Resident memory in kB: before the engine is opened, after loading, and the most.
+
+    An engine that is linked is there from the start.
+    """
 
     start: int | None
     loaded: int | None
