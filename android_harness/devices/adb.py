@@ -148,9 +148,9 @@ class AdbDevice:
     def _lost(self, missed: str, done: Completed) -> MissingError:
         """What to tell when something did not happen; the state of the device says what helps."""
         states = [device.state for device in list_devices(self.adb) if device.serial == self.serial]
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = _reason(done.stderr) or _reason(done.stdout)
         return MissingError(
-            f"{self.serial}: {missed}" + (f" ({said[-1].strip()})" if said else ""),
+            f"{self.serial}: {missed}" + (f" ({reason})" if reason else ""),
             fix=f"{mend(states[0] if states else None)}; nothing of this run is used",
         )
 
@@ -159,6 +159,13 @@ def _brief(command: str) -> str:
     """A command in so many words as fit into a message."""
     words = " ".join(command.split())
     return words if len(words) <= 80 else words[:77] + "..."
+
+
+def _reason(said: str) -> str:
+    """The line of adb's output that says why; a summary of what it did may come after it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line or "failed" in line]
+    return (errors or lines or [""])[-1]
 
 
 def _transfer_seconds(size_bytes: int) -> float:
