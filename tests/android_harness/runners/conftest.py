@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runner_runs import build_or_say
 
-from android_harness.runners.build import Options, build_set
-from android_harness.runners.sets import ENGINES, RunnerSet
+from android_harness.runners.sets import RunnerSet
 from android_harness.runners.toolchains import default_flavour
 from exporter.formats import Inputs, Lowering, calls_of, executorch, onnx
 from exporter.views import BAKED
 from swipe.corpus import load_corpus
-from swipe.errors import MissingError
 from swipe.features import feature_batch
 from swipe.layout import load_layout
 from train.checkpoint import load_checkpoint
 
 SWIPES = 40
-
-
-def build_or_say(flavour: str, flags: Sequence[str], engines: Sequence[str] = ENGINES) -> RunnerSet:
-    """The set of `flavour` with all `engines`; CI must be able to build it, a user may not."""
-    try:
-        built = build_set(flavour, Options(extra_flags=("-Werror", *flags)), lambda line: None)
-        for engine in engines:
-            built.program(engine)
-    except MissingError as error:
-        message = f"NOT TESTED, the runners for {flavour} cannot be built: {error}; {error.fix}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return built
 
 
 @pytest.fixture(scope="session")

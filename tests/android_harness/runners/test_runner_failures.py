@@ -1,4 +1,4 @@
-"""Whatever goes wrong, a runner says at which stage, and leaves nothing that looks like a result."""
+"""Whatever goes wrong, a runner says at which stage, and leaves nothing that looks sound."""
 
 from __future__ import annotations
 
