@@ -72,7 +72,7 @@ done
 exit 0
 """
 _PRUNE: Final = """cd {folder} || exit 4
-rm -rf lock.stale-* files/*/*.part-* sets/*/*.part-*
+rm -rf files/*/*.part-* sets/*/*.part-*
 for n in runs/*; do
   case " {keep} " in *" ${{n##*/}} "*) ;; *) rm -rf "$n";; esac
 done

@@ -22,32 +22,33 @@ from typing import Final
 from android_harness.devices import Device
 from swipe.errors import MissingError
 
-LOCK: Final = "lock"
 STALE_SECONDS: Final = 120
 _REFRESHES: Final = 4
 """Times that a lock is touched before it would be stale."""
 
 _TAKE: Final = """cd {folder} || exit 4
-if mkdir lock 2>/dev/null; then
+make() {{
+  mkdir lock 2>/dev/null || return 1
   echo {owner} >lock/owner || {{ rm -rf lock; exit 4; }}
-  echo taken; exit 0
-fi
+}}
+age() {{ at=$(stat -c %Y "$1" 2>/dev/null) && age=$(( $(date +%s) - at )); }}
+fresh() {{ [ $age -le {stale} ] && [ $age -ge -{stale} ]; }}
+if make; then echo taken; exit 0; fi
 [ -d lock ] || {{ echo "no lock can be made there" >&2; exit 4; }}
-seen=$(cat lock/owner 2>/dev/null)
-at=$(stat -c %Y lock/owner 2>/dev/null || stat -c %Y lock) || {{ echo raced; exit 0; }}
-age=$(( $(date +%s) - at ))
-if [ $age -le {stale} ] && [ $age -ge -{stale} ]; then echo "held $age $seen"; exit 0; fi
-mv lock {aside} 2>/dev/null || {{ echo raced; exit 0; }}
-if [ "$(cat {aside}/owner 2>/dev/null)" != "$seen" ]; then
-  mv {aside} lock; echo raced; exit 0
+if ! mkdir takeover 2>/dev/null; then
+  if age takeover && ! fresh; then rmdir takeover; fi
+  echo raced; exit 0
 fi
-rm -rf {aside}
-mkdir lock 2>/dev/null || {{ echo raced; exit 0; }}
-echo {owner} >lock/owner || {{ rm -rf lock; exit 4; }}
+trap 'rmdir takeover' EXIT
+seen=$(cat lock/owner 2>/dev/null)
+age lock/owner || age lock || {{ echo raced; exit 0; }}
+if fresh; then echo "held $age $seen"; exit 0; fi
+rm -rf lock
+make || {{ echo raced; exit 0; }}
 echo "taken over from $seen"
 """
-"""Moving the stale lock aside lets one host win; that it is the one that was seen is looked at
-again, for another host may have replaced it in between."""
+"""Only one host at a time looks whether a lock is stale and takes it over, so that none takes over
+the lock that another has just made; a clock that was set back makes a lock stale as well."""
 
 _TOUCH: Final = """cd {folder} && [ "$(cat lock/owner)" = {owner} ] && touch lock/owner"""
 _RELEASE: Final = """cd {folder} && [ "$(cat lock/owner)" = {owner} ] && rm -rf lock"""
@@ -146,7 +147,6 @@ def take(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Lock:
     script = _TAKE.format(
         folder=shlex.quote(folder),
         owner=shlex.quote(owner),
-        aside=f"{LOCK}.stale-{nonce}",
         stale=stale_s,
     )
     done = device.shell(script)
