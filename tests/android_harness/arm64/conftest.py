@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from emulated_phone import EmulatedPhone, free_port, has_own_binfmt
+from emulated_phone import EmulatedPhone, has_own_binfmt
 from phone_rootfs import PROGRAMS, ensure_rootfs
 
 from android_harness.devices.adb import AdbDevice
-from android_harness.devices.discovery import find_adb
 
 StartPhone = Callable[..., EmulatedPhone]
 
@@ -69,26 +68,18 @@ def start_phone(
 
 
 @pytest.fixture(scope="module")
-def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The adb program, with a server and a home of this module's own."""
-    program = find_adb()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("adb-home")))
-        subprocess.run([program, "start-server"], check=True, capture_output=True, timeout=30)
-        yield program
-        subprocess.run([program, "kill-server"], check=True, capture_output=True, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def connect(adb: Path) -> Callable[[EmulatedPhone], AdbDevice]:
-    """Make a phone known to adb."""
+def connect(adb: Path) -> Iterator[Callable[[EmulatedPhone], AdbDevice]]:
+    """Make a phone known to adb, until the module's end."""
+    serials = []
 
     def connected(phone: EmulatedPhone) -> AdbDevice:
         done = subprocess.run(
             [adb, "connect", phone.serial], capture_output=True, text=True, timeout=30, check=True
         )
         assert done.stdout.startswith("connected to"), done.stdout
+        serials.append(phone.serial)
         return AdbDevice(phone.serial, adb)
 
-    return connected
+    yield connected
+    for serial in serials:
+        subprocess.run([adb, "disconnect", serial], capture_output=True, timeout=30, check=True)

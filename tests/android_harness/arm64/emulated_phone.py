@@ -29,16 +29,34 @@ STOP_SECONDS: Final = 10.0
 ADB_SCANS: Final = range(5555, 5586)
 """Ports where an adb server looks for emulators by itself: a device there is listed twice."""
 
-PARTS: Final = {
-    "cortex-a53": ("0xd03", "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"),
-    "max": (
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What executes the phone's programs.
+
+    Attributes:
+        qemu: what qemu calls it.
+        part: number of the part, for /proc/cpuinfo.
+        features: for /proc/cpuinfo; libraries choose their kernels by them.
+    """
+
+    qemu: str
+    part: str
+    features: str
+
+
+PROCESSORS: Final = {
+    "cortex-a53": Processor("cortex-a53", "0xd03", "fp asimd evtstrm aes pmull sha1 sha2 crc32"),
+    # Without SME, which qemu 7.2 gets wrong: XNNPACK's int8 kernels gave nonsense with it, and the
+    # right numbers under qemu 10. Pointer authentication as Arm defines it takes most of the time.
+    "max": Processor(
+        "max,sme=off,pauth-impdef=on",
         "0xd0b",
         "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc "
         "dcpop asimddp",
     ),
 }
-"""What /proc/cpuinfo says for each `QEMU_CPU` that is tested: part number and features. "max" has
-no number of Arm's; it says Cortex-A76."""
+"""The oldest that matters, and all that qemu has, which says that it is a Cortex-A76."""
 
 
 @dataclass(slots=True)
@@ -48,7 +66,7 @@ class EmulatedPhone:
     Attributes:
         root: from `phone_rootfs.ensure_rootfs`; only read.
         state: an empty folder for what this device writes and for its knobs.
-        cpu: one of `PARTS`.
+        cpu: one of `PROCESSORS`.
         space_kb: size of /data/local/tmp; 0: as much as the host has.
         own_entries: see `has_own_binfmt`.
         port: where adbd listens on 127.0.0.1.
@@ -96,7 +114,7 @@ class EmulatedPhone:
             RuntimeError: it ended or did not answer in time, with what it said.
         """
         self._write_defaults()
-        self.port = free_port()
+        self.port = _free_port()
         namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
         if self.own_entries:
             namespaces = ["--user", "--map-root-user", *namespaces]
@@ -105,7 +123,7 @@ class EmulatedPhone:
                 [
                     *("setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, str(_BOOT)),
                     *("own" if self.own_entries else "machine", str(self.root), str(self.state)),
-                    *(str(self.port), self.cpu, str(self.space_kb)),
+                    *(str(self.port), PROCESSORS[self.cpu].qemu, str(self.space_kb)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -215,12 +233,12 @@ class EmulatedPhone:
     def _write_defaults(self) -> None:
         for name in ("knobs", "sys", "data/local/tmp"):
             (self.state / name).mkdir(parents=True)
-        part, features = PARTS[self.cpu]
+        processor = PROCESSORS[self.cpu]
         self._knob(
             "cpuinfo",
             "".join(
-                _CPUINFO.format(number=number, part=part, features=features)
-                for number in range(CORES)
+                _CPUINFO.format(number=n, part=processor.part, features=processor.features)
+                for n in range(CORES)
             ),
         )
         for name, value in _cpu_files():
@@ -267,7 +285,7 @@ def _cpu_files() -> Iterator[tuple[str, int | str]]:
         yield f"cpu{cpu}/cpufreq/scaling_governor", "schedutil"
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A port that no adb server scans by itself."""
     while True:
         with socket.socket() as probe:

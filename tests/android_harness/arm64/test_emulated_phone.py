@@ -13,7 +13,7 @@ from pathlib import Path
 
 import phone_rootfs as rootfs
 import pytest
-from emulated_phone import CORES, PARTS, EmulatedPhone
+from emulated_phone import CORES, PROCESSORS, EmulatedPhone
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +51,11 @@ def test_the_emulation_shows(shell: Shell) -> None:
     assert shell("cat /proc/sys/kernel/arch") != "aarch64\n"
 
 
-@pytest.mark.parametrize("cpu", sorted(PARTS))
+@pytest.mark.parametrize("cpu", sorted(PROCESSORS))
 def test_the_processor_is_arms(start_phone: Callable[..., EmulatedPhone], cpu: str) -> None:
     phone = start_phone(cpu=cpu)
     seen = Path(f"/proc/{phone.init}/root{phone.root}/proc/cpuinfo").read_text()
-    assert seen.count(f"CPU part\t: {PARTS[cpu][0]}") == CORES
+    assert seen.count(f"CPU part\t: {PROCESSORS[cpu].part}") == CORES
     assert "GenuineIntel" not in seen
     assert "AuthenticAMD" not in seen
 
