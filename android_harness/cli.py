@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from exporter.figures import BRIEF, brief_cells
-from swipe.console import console, make_app, make_table, run
-from swipe.errors import ExitCode, ParityError
+from android_harness.verbs import register as register_verbs
+from android_harness.verbs_runner import register as register_runner
+from swipe.console import console, make_app, run
+from swipe.errors import ExitCode, MissingError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from android_harness.local import Bench, Row
+    from android_harness.devices import Device
+    from android_harness.measurement import DevicePlan, Say
+    from android_harness.results import DeviceReport, Results
 
 BUNDLE: Final = Path("bundle")
 
-app = make_app("Measure a bundle's artefacts against PyTorch on this machine.")
+app = make_app(
+    "Measure a bundle's artefacts against PyTorch: on this machine, or on a phone over adb.\n\n"
+    "Example: [bold]swipe-bench --device android[/]; all its options: [bold]swipe-bench run -h[/]",
+    default="run",
+)
+register_runner(app)
+register_verbs(app)
 
 
-@app.command(no_args_is_help=False)
+class Where(StrEnum):
+    """What ``--device`` takes."""
+
+    HOST = "host"
+    LOCAL = "local"
+    ANDROID = "android"
+
+
+@app.command("run", no_args_is_help=False)
 def bench(
     bundle: Annotated[
         Path | None,
@@ -31,9 +46,52 @@ def bench(
             "is none."
         ),
     ] = None,
-    blocks: Annotated[int, typer.Option(min=1, help="Rounds over all implementations.")] = 20,
-    calls: Annotated[int, typer.Option(min=1, help="Timed calls per round.")] = 25,
+    device: Annotated[
+        list[Where] | None,
+        typer.Option(
+            help="host: the Python runtimes here. local: the native runners here. android: the "
+            "native runners on a phone. May be given several times; default: host."
+        ),
+    ] = None,
+    serial: Annotated[
+        list[str] | None,
+        typer.Option(help="A phone, as adb devices calls it; may be given several times."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per implementation.")] = 1,
+    cpus: Annotated[
+        str | None, typer.Option(help='Stay on these CPUs of the device, e.g. "4-7".')
+    ] = None,
+    ep: Annotated[
+        str, typer.Option(help="ONNX Runtime's execution provider on the device: cpu, xnnpack.")
+    ] = "cpu",
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", "--blocks", min=1, help="Rounds over all; default: 20, 5 there."),
+    ] = None,
+    calls: Annotated[
+        int | None, typer.Option(min=1, help="Timed calls per round, at least; default: 25, 100.")
+    ] = None,
+    min_secs: Annotated[
+        float, typer.Option(min=0.0, help="Seconds of timed calls per round on a device, at least.")
+    ] = 0.5,
+    sustained: Annotated[
+        float,
+        typer.Option(min=0.0, help="Go on for SECONDS with each artefact to ship, for the curve."),
+    ] = 0.0,
+    cool_secs: Annotated[
+        float, typer.Option(min=0.0, help="How long to wait for a hot phone to cool down.")
+    ] = 300.0,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="Runners to use, see swipe-bench runner list; default: those that fit."),
+    ] = None,
+    adb: Annotated[
+        str | None, typer.Option(help="The adb program; default: $ADB, then PATH.")
+    ] = None,
+    device_dir: Annotated[str | None, typer.Option(help="Our folder on the phone.")] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove our folder from the device, and do no more.")
+    ] = False,
     lexicon: Annotated[
         str | None, typer.Option(help="Decode swipes with this lexicon; default: the bundle's.")
     ] = None,
@@ -43,34 +101,123 @@ def bench(
 ) -> None:
     """Latency, agreement with PyTorch and accuracy of every artefact, in one interleaved run.
 
-    Example: [bold]swipe-bench bundle --blocks 40[/]
+    Example: [bold]swipe-bench bundle --device host --device android --rounds 10[/]
     """
-    from android_harness.local import bench as run_bench
-    from android_harness.protocol import Plan
-    from exporter.manifest import BENCH
-    from swipe.files import write_text_atomic
+    from android_harness.measurement import DevicePlan
+    from android_harness.thermal import Gate
 
+    places = tuple(dict.fromkeys(device or [Where.HOST]))
+    devices = _open_devices(places, serial, adb, device_dir)
+    if clean:
+        _clean(devices)
+        raise typer.Exit
+    plan = DevicePlan(
+        rounds=rounds or 5,
+        iters=calls or 100,
+        min_secs=min_secs,
+        threads=threads,
+        cpus=cpus,
+        ep=ep,
+        sustained_secs=sustained,
+        gate=Gate(limit_s=cool_secs),
+    )
     if bundle is None:
         bundle = BUNDLE
         if not bundle.exists():
             _export_first(bundle)
     with console.status("") as status:
-        results = run_bench(
-            bundle, Plan(blocks=blocks, block_calls=calls), threads, lexicon, status.update
+        results = _measure(
+            bundle, places, devices, plan, (rounds, calls), runtime, lexicon, status.update
         )
-    for table in (_latency_table(results), _parity_table(results)):
+    _show(results, json_out or bundle / "bench.json")
+
+
+def _open_devices(
+    places: tuple[Where, ...], serials: list[str] | None, adb: str | None, folder: str | None
+) -> list[Device]:
+    """The devices that were asked for; the Python runtimes are none."""
+    from android_harness.devices.adb import FOLDER, AdbDevice
+    from android_harness.devices.discovery import choose, find_adb
+    from android_harness.devices.local import LocalDevice
+
+    if serials and Where.ANDROID not in places:
+        raise UsageError("--serial without --device android", fix="add --device android")
+    devices: list[Device] = []
+    if Where.LOCAL in places:
+        devices.append(LocalDevice())
+    if Where.ANDROID in places:
+        program = find_adb(adb)
+        devices += [
+            AdbDevice(chosen.serial, program, folder or FOLDER)
+            for chosen in choose(program, serials or [])
+        ]
+    return devices
+
+
+def _clean(devices: list[Device]) -> None:
+    from android_harness.devices.folder import DeviceFolder
+
+    for device in devices:
+        removed = DeviceFolder(device).clean()
+        said = f"removed {device.folder}" if removed else f"there is no {device.folder}"
+        console.print(f"{device.name}: {said}")
+
+
+def _measure(
+    bundle: Path,
+    places: tuple[Where, ...],
+    devices: list[Device],
+    plan: DevicePlan,
+    host: tuple[int | None, int | None],
+    runtime: str | None,
+    lexicon: str | None,
+    say: Say,
+) -> Results:
+    from android_harness.artefacts import open_bundle
+    from android_harness.bench import bench_devices, collect
+    from android_harness.host import measure_host
+    from android_harness.interleaving import Plan
+    from android_harness.runners.selection import runners_for
+
+    opened = open_bundle(bundle, lexicon, say)
+    reports: list[DeviceReport] = []
+    lost: dict[str, str] = {}
+    if Where.HOST in places:
+        rounds, calls = host
+        reports.append(
+            measure_host(
+                opened, Plan(blocks=rounds or 20, block_calls=calls or 25), plan.threads, say
+            )
+        )
+    if devices:
+        found, lost = bench_devices(
+            opened, devices, lambda facts: runners_for(facts, runtime, say), plan, say
+        )
+        reports += found
+    return collect(opened, reports, threads=plan.threads, plan=plan, lost=lost)
+
+
+def _show(results: Results, path: Path) -> None:
+    """Print and keep `results`, and end with their exit code."""
+    from android_harness.tables import notes_of, tables_of
+
+    for table in tables_of(results):
         console.print(table)
-    for name, reason in results.skipped.items():
-        console.print(f"{name}: UNVERIFIED, not executed here: {reason}")
-    path = json_out or bundle / BENCH
-    write_text_atomic(path, json.dumps(results.to_dict(), allow_nan=False) + "\n")
-    console.print(f"results with raw samples: {path}")
+    for note in notes_of(results):
+        console.print(note)
+    if results.devices:
+        results.save(path)
+        console.print(f"results with raw samples: {path}")
     if results.failed:
         reasons = "; ".join(
             f"{row.name}: {', '.join(row.verdict.reasons)}" for row in results.failed
         )
         raise ParityError(reasons, fix="export again; a stale or damaged artefact is not shipped")
-    raise typer.Exit(ExitCode.UNVERIFIED if results.skipped else ExitCode.OK)
+    if results.lost:
+        raise MissingError(
+            f"nothing was measured on {', '.join(results.lost)}", fix="see above, and try again"
+        )
+    raise typer.Exit(ExitCode.UNVERIFIED if results.unverified else ExitCode.OK)
 
 
 def _export_first(bundle: Path) -> None:
@@ -85,46 +232,6 @@ def _export_first(bundle: Path) -> None:
     console.print(f"no {bundle} here yet: exporting it first, as swipe-export all --quantize does")
     asked = SwipeRequest(default_checkpoint())
     export(Request(TARGETS, asked, bundle, Policy(), default_folder()), console.print)
-
-
-def _latency_table(results: Bench) -> Table:
-    title = f"latency per call, {results.threads} thread(s), interleaved"
-    percentiles = ("p50 ms", "p90 ms", "p99 ms")
-    table = make_table(
-        title, "implementation", "kB", "load ms", "first ms", *percentiles, "x eager"
-    )
-    for row in results.rows:
-        timing, latency = row.timing, row.latency
-        if timing is None or latency is None:
-            continue
-        table.add_row(
-            _name(row),
-            f"{row.size_bytes / 1000:.0f}",
-            f"{timing.load_ms:.1f}",
-            f"{timing.first_ms:.2f}",
-            f"{latency.p50_ms:.3f}",
-            f"{latency.p90_ms:.3f}",
-            f"{latency.p99_ms:.3f}",
-            f"{latency.p50_ms / results.eager_ms:.2f}",
-        )
-    return table
-
-
-def _parity_table(results: Bench) -> Table:
-    source = results.manifest.source
-    title = f"against PyTorch on {source.verification_samples:,} samples: {source.samples}"
-    table = make_table(title, "implementation", *BRIEF, "verdict", "level")
-    table.caption = "* is the artefact to ship"
-    for row in results.rows:
-        verdict = row.verdict
-        table.add_row(
-            _name(row), *brief_cells(verdict.metrics), str(verdict.status), str(verdict.level)
-        )
-    return table
-
-
-def _name(row: Row) -> str:
-    return row.name + (" *" if row.taken else "")
 
 
 def main() -> None:

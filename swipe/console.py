@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -30,6 +30,7 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from swipe.errors import ExitCode, SwipeError
 
@@ -44,17 +45,38 @@ REPORT_EVERY = 256
 EPILOG = "Add --debug to any command to see the traceback of an error."
 
 
-def make_app(help_text: str) -> typer.Typer:
-    """A typer application with the house's settings."""
+def make_app(help_text: str, *, default: str | None = None) -> typer.Typer:
+    """A typer application with the house's settings.
+
+    Args:
+        help_text: what it is for.
+        default: the command that is meant when none is named.
+    """
     return typer.Typer(
+        cls=_with_default(default),
         help=help_text,
         epilog=EPILOG,
-        no_args_is_help=True,
+        no_args_is_help=default is None,
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def _with_default(default: str | None) -> type[TyperGroup]:
+    """The group whose command `default` needs not be named."""
+    if default is None:
+        return TyperGroup
+    meant = default
+
+    class Group(TyperGroup):
+        # Typer brings a click of its own in some versions: no type fits all.
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            named = args[:1] in (["-h"], ["--help"], *([name] for name in self.commands))
+            return super().parse_args(ctx, args if named else [meant, *args])
+
+    return Group
 
 
 def make_table(title: str, *headings: str) -> Table:

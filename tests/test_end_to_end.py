@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from android_harness.results import load_results
 from exporter.manifest import SwipeSource, load_manifest
 from swipe.files import sha256_file
 from train.checkpoint import load_checkpoint
@@ -71,16 +72,18 @@ def test_real_swipes_to_a_measured_bundle(shared_data: Path, tmp_path: Path) -> 
     table = _run(tmp_path, "android_harness.cli", "--blocks", "4")
     for name in ("pytorch eager", "onnx baked fp32", "executorch agnostic fp32"):
         assert name in table
-    results = json.loads((bundle / "bench.json").read_text())
-    assert len(results["rows"]) >= 3
-    for row in results["rows"]:
-        assert row["verdict"]["status"] == "PASS"
-        if row["name"].startswith("coreml") and sys.platform != "darwin":
+    results = load_results(bundle / "bench.json")
+    assert len(results.rows) >= 3
+    for row in results.rows:
+        assert row.verdict.status == "PASS"
+        if row.format == "coreml" and sys.platform != "darwin":
             # The interpreter's time would say nothing about Core ML's.
-            assert row["timing"] is row["latency"] is None
+            assert row.latency is None
+            assert row.latency_ns == ()
             continue
-        assert len(row["timing"]["latency_ns"]) == 100
-        assert 0 < row["latency"]["p50_ms"] <= row["latency"]["p99_ms"]
+        assert [len(samples) for samples in row.latency_ns] == [25] * 4
+        assert row.latency is not None
+        assert 0 < row.latency.p50_ms <= row.latency.p99_ms
 
     _a_refused_export_leaves_the_bundle(tmp_path, bundle)
     _an_exchanged_artefact_is_refused(tmp_path, bundle)

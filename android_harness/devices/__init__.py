@@ -6,10 +6,9 @@ which one it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from exporter.parity import Level
@@ -34,8 +33,9 @@ class Facts:
     """What a device is. None: it does not say.
 
     Attributes:
-        kind: "android" or "local".
-        serial: what adb calls it; "local" for this machine.
+        kind: "android"; "local", this machine with the native runners; "host", it with the Python
+            runtimes.
+        serial: what adb calls it; `kind` for this machine.
         model: e.g. "Pixel 9".
         abi: in Android's words: arm64-v8a, armeabi-v7a, x86_64, x86.
         sdk: Android's API level; None on what is not Android.
@@ -83,7 +83,7 @@ class Thermal:
 
     status: int | None = None
     battery_c: float | None = None
-    zones_mc: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    zones_mc: dict[str, int] = field(default_factory=dict)
     max_khz: tuple[int, ...] = ()
     charging: bool | None = None
 

@@ -130,7 +130,7 @@ def parse_thermal(text: str) -> Thermal:
     return Thermal(
         status=parse_status(section("service")),
         battery_c=_battery_c(battery),
-        zones_mc=parse_zones(section("zones")) or parse_hal_zones(section("service")),
+        zones_mc=dict(parse_zones(section("zones")) or parse_hal_zones(section("service"))),
         max_khz=parse_khz(section("max")),
         charging=_charging(battery),
     )

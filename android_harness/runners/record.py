@@ -1,8 +1,10 @@
 """What a native runner is asked, and what it answers: one command line, one JSON, for all engines.
 
 Both programs in ``native/`` take these options, and leave with 0 (ok), 2 (usage: a line on stderr)
-or 3 (failed: the JSON says at which stage and why). The JSON is written under another name and
-renamed, so that it is there whole or not at all; the nonce tells it from one of an earlier run.
+or 3 (failed: the JSON says at which stage and why; stderr does, where no JSON can be written). A
+runner that lost its tether leaves with 4, one that ran out of time by SIGALRM. The JSON is written
+under another name and renamed, so that it is there whole or not at all; the nonce tells it from
+one of an earlier run.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Invocation:
         threads: CPU threads.
         cpus: CPUs to stay on, e.g. "4-7" or "0,2"; None: any.
         ep: execution provider.
-        library: path of the engine's shared library, for a runner that opens it by name.
+        library: path of the engine's shared library, for the runner that opens it by name; the
+            other takes none.
+        tether: end when stdin ends, or the thread that started it; see `Device.shell`.
     """
 
     model: str
@@ -54,6 +58,7 @@ class Invocation:
     cpus: str | None = None
     ep: str = "cpu"
     library: str | None = None
+    tether: bool = False
 
     def arguments(self) -> list[str]:
         """The runner's command line, without the program."""
@@ -74,7 +79,8 @@ class Invocation:
             "--ep": self.ep,
             "--lib": self.library,
         }
-        return [word for k, v in given.items() if v is not None for word in (k, str(v))]
+        words = [word for k, v in given.items() if v is not None for word in (k, str(v))]
+        return [*words, "--tether"] if self.tether else words
 
 
 class _Record(BaseModel):
@@ -125,7 +131,10 @@ class Block(_Record):
 
 
 class Rss(_Record):
-    """Resident memory in kB: before the engine, after loading, and the most."""
+    """Resident memory in kB: before the engine is opened, after loading, and the most.
+
+    An engine that is linked is there from the start.
+    """
 
     start: int | None
     loaded: int | None

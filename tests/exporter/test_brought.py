@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from android_harness.local import EAGER, bench
-from android_harness.protocol import Plan
+from android_harness.bench import bench_host
+from android_harness.interleaving import Plan
+from android_harness.results import EAGER, load_results
 from exporter.bundle import Request, export
 from exporter.cli import app
 from exporter.manifest import ModelSource, load_manifest
@@ -67,21 +67,21 @@ def test_a_bundle_is_valid_to_the_inspector(bundle: Path) -> None:
 
 @pytest.mark.slow
 def test_the_bench_judges_by_the_factorys_samples(bundle: Path) -> None:
-    results = bench(bundle, PLAN, 1, None, lambda line: None)
+    results = bench_host(bundle, PLAN, 1, None, lambda line: None)
     assert not results.failed
     assert results.rows[0].name == EAGER
     assert len(results.rows) == 1 + sum(
-        rung.file is not None for entry in results.manifest.formats for rung in entry.rungs
+        rung.file is not None for entry in load_manifest(bundle).formats for rung in entry.rungs
     )
-    record = results.to_dict()
-    assert record["factory"] == FACTORY
-    json.dumps(record, allow_nan=False)
+    assert results.identity == {"factory": FACTORY}
+    results.save(bundle.parent / "bench.json")
+    assert load_results(bundle.parent / "bench.json") == results
 
 
 @pytest.mark.slow
 def test_a_lexicon_is_no_business_of_such_a_bundle(bundle: Path) -> None:
     with pytest.raises(UsageError, match="is for swipe models"):
-        bench(bundle, PLAN, 1, "wordfreq", lambda line: None)
+        bench_host(bundle, PLAN, 1, "wordfreq", lambda line: None)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from android_harness.local import bench
-from android_harness.protocol import Plan
+from android_harness.bench import bench_host
+from android_harness.interleaving import Plan
 from exporter.manifest import FILE, SEAL, SwipeSource, digest_of
 from exporter.policy import Policy
 from swipe.decode import DecoderPreset
@@ -55,11 +55,11 @@ def test_a_bundle_without_artefacts_or_with_another_lexicon_or_preset_is_no_pass
     assert any("preset.json, tuned for other weights" in line for line in said)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
     with pytest.raises(GateError, match="is not the one the bundle was judged with"):
-        bench(_altered(bundle, lexicon="wordfreq:50"), plan, 1, None, lambda line: None)
+        bench_host(_altered(bundle, lexicon="wordfreq:50"), plan, 1, None, lambda line: None)
     _altered(bundle, lexicon="wordfreq:5000")
     foreign = tuned.to_dict() | {"lexicon_sha256": "0" * 64}
     with pytest.raises(GateError, match="was tuned with lexicon"):
-        bench(_altered(bundle, preset=foreign), plan, 1, None, lambda line: None)
+        bench_host(_altered(bundle, preset=foreign), plan, 1, None, lambda line: None)
     _altered(bundle, preset=tuned.to_dict())
     with pytest.raises(GateError, match="ships no artefact"):
-        bench(_altered(bundle, formats=[]), plan, 1, None, lambda line: None)
+        bench_host(_altered(bundle, formats=[]), plan, 1, None, lambda line: None)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from android_harness.local import bench
-from android_harness.protocol import Plan
+from android_harness.bench import bench_host
+from android_harness.interleaving import Plan
 from exporter.bundle import Request, export
 from exporter.evidence import Evidence
 from exporter.formats import Lowering
@@ -248,7 +248,7 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
     bundle = tmp_path / "bundle"
     export(_request(released, bundle, BAKED, AGNOSTIC), say=lambda line: None)
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=2)
-    measured = bench(bundle, plan, 1, None, lambda line: None)
+    measured = bench_host(bundle, plan, 1, None, lambda line: None)
     assert not measured.failed
     assert [row.name for row in measured.rows] == [
         "pytorch eager",
@@ -261,7 +261,7 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
         replace(job, module=PermutedClasses(job.module).eval()), impostor
     )
     with pytest.raises(GateError, match="is not the artefact"):
-        bench(bundle, plan, 1, None, lambda line: None)
+        bench_host(bundle, plan, 1, None, lambda line: None)
 
     manifest = json.loads((bundle / FILE).read_text())
     for rung in manifest["formats"][0]["rungs"]:
@@ -269,7 +269,7 @@ def test_an_artefact_of_another_model_under_a_mended_manifest_fails_the_bench(
             rung["sha256"] = sha256_file(impostor)
     del manifest[SEAL]
     (bundle / FILE).write_text(json.dumps({**manifest, SEAL: digest_of(manifest)}))
-    (failed,) = bench(bundle, plan, 1, None, lambda line: None).failed
+    (failed,) = bench_host(bundle, plan, 1, None, lambda line: None).failed
     assert failed.name == "onnx baked fp32"
     assert "max |delta|" in failed.verdict.reasons[0]
 
@@ -285,4 +285,4 @@ def test_exchanged_swipes_or_weights_are_refused_by_the_bench(
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert load_manifest(bundle)
     with pytest.raises(GateError):
-        bench(bundle, Plan(blocks=1), 1, None, lambda line: None)
+        bench_host(bundle, Plan(blocks=1), 1, None, lambda line: None)

@@ -357,8 +357,8 @@ def test_altered_verification_swipes(bundle: Path) -> None:
 
 
 def test_the_bench_refuses_an_edited_manifest_and_a_foreign_artefact(bundle: Path) -> None:
-    from android_harness.local import bench
-    from android_harness.protocol import Plan
+    from android_harness.bench import bench_host
+    from android_harness.interleaving import Plan
 
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
     model = onnx.load(bundle / BAKED_FILE)
@@ -368,7 +368,7 @@ def test_the_bench_refuses_an_edited_manifest_and_a_foreign_artefact(bundle: Pat
     (bundle / BAKED_FILE).write_bytes(model.SerializeToString(deterministic=True))
     _mend(bundle, BAKED_FILE)
     with pytest.raises(GateError, match="carries contract_id '0000000000000000'"):
-        bench(bundle, plan, 1, None, lambda line: None)
+        bench_host(bundle, plan, 1, None, lambda line: None)
     _edit(bundle, lambda m: m["builds"][0].update(created="yesterday"), hashed_again=False)
     with pytest.raises(GateError, match="was edited"):
-        bench(bundle, plan, 1, None, lambda line: None)
+        bench_host(bundle, plan, 1, None, lambda line: None)

@@ -1,4 +1,4 @@
-"""The measuring protocol: every implementation under the same conditions, in one run.
+"""Measuring in this process: every implementation under the same conditions, in one run.
 
 Load (median of three) and first call of each implementation; then a warm-up; then blocks of
 calls, the implementations interleaved block by block in rotating order, because a fixed order is
@@ -10,8 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from exporter.formats import Inputs, Runner
 
@@ -40,15 +38,15 @@ class Timing:
     """What was measured of one implementation.
 
     Attributes:
-        load_ms: from file to a runner that is ready to be called, median of `Plan.loads`; the
-            first load also imports the library, which the median leaves out.
+        load_ms: from file to a runner that is ready to be called, of every load; the first also
+            imports the library, which a median leaves out.
         first_ms: the first call of a fresh runner.
-        latency_ns: every timed call, in order.
+        latency_ns: every timed call, by round.
     """
 
-    load_ms: float
+    load_ms: tuple[float, ...]
     first_ms: float
-    latency_ns: list[int] = field(default_factory=list)
+    latency_ns: list[list[int]] = field(default_factory=list)
 
 
 def measure(
@@ -73,31 +71,34 @@ def measure(
     values = {name: [tuple(call.values()) for call in calls[name]] for name in loaders}
     for name, load in loaders.items():
         observe(f"loading {name}")
-        load_ns = []
+        load_ms = []
         for _ in range(plan.loads):
             started = time.perf_counter_ns()
             runners[name] = load()
-            load_ns.append(time.perf_counter_ns() - started)
+            load_ms.append((time.perf_counter_ns() - started) / 1e6)
         started = time.perf_counter_ns()
         runners[name](*values[name][0])
         first_ns = time.perf_counter_ns() - started
-        timings[name] = Timing(load_ms=float(np.median(load_ns)) / 1e6, first_ms=first_ns / 1e6)
+        timings[name] = Timing(tuple(load_ms), first_ns / 1e6)
     names = list(loaders)
     for name in names:
         for call in range(plan.warmup):
             runners[name](*values[name][call % len(values[name])])
     for block in range(plan.blocks):
         observe(f"measuring, round {block + 1} of {plan.blocks}")
-        for name in _rotated(names, block):
+        for name in rotated(names, block):
+            samples = []
             for call in range(plan.block_calls):
                 number = block * plan.block_calls + call
                 given = values[name][number % len(values[name])]
                 started = time.perf_counter_ns()
                 runners[name](*given)
-                timings[name].latency_ns.append(time.perf_counter_ns() - started)
+                samples.append(time.perf_counter_ns() - started)
+            timings[name].latency_ns.append(samples)
     return runners, timings
 
 
-def _rotated(names: Sequence[str], by: int) -> list[str]:
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """`names`, starting elsewhere in each round: a fixed order is what drift punishes."""
     shift = by % len(names)
     return [*names[shift:], *names[:shift]]

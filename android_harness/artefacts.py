@@ -1,0 +1,135 @@
+"""A bundle opened for measuring: its artefacts as the manifest describes them, and their judges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from android_harness.results import Row
+from exporter import manifest
+from exporter.evidence import Evidence
+from exporter.ladder import foreign_metadata, limits_of
+from exporter.manifest import Manifest, RungEntry, load_manifest, require_unaltered
+from exporter.origins import Subjects, reopen
+from exporter.parity import Answers, Limits, Verdict
+from exporter.parity.outputs import Outputs
+from exporter.targets import Target, find_target
+from swipe.errors import GateError
+from swipe.files import size_bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefact:
+    """One artefact of the bundle.
+
+    Attributes:
+        target: its format.
+        view: its form, e.g. "baked".
+        entry: what the manifest says of it.
+        path: the file, whose hash is the manifest's.
+        limits: what it may differ by from PyTorch.
+        evidence: what it is judged by.
+    """
+
+    target: Target
+    view: str
+    entry: RungEntry
+    path: Path
+    limits: Limits
+    evidence: Evidence
+
+    @property
+    def name(self) -> str:
+        """E.g. "onnx baked int8"."""
+        return f"{self.target.name} {self.view} {self.entry.rung}"
+
+    def row(self, verdict: Verdict) -> Row:
+        """What there is to say of it before anything was timed."""
+        return Row(
+            name=self.name,
+            format=self.target.name,
+            view=self.view,
+            rung=self.entry.rung,
+            taken=self.entry.taken,
+            sha256=self.entry.sha256,
+            size_bytes=size_bytes(self.path),
+            verdict=manifest.Verdict(**verdict.to_dict()),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A bundle.
+
+    Attributes:
+        folder: where it is.
+        manifest: its record.
+        subjects: the models, PyTorch's too.
+        evidence: by view; PyTorch's own view is among them.
+        artefacts: those that are there, in the manifest's order.
+    """
+
+    folder: Path
+    manifest: Manifest
+    subjects: Subjects
+    evidence: Mapping[str, Evidence]
+    artefacts: tuple[Artefact, ...]
+
+
+def open_bundle(folder: Path, lexicon: str | None, observe: Callable[[str], None]) -> Opened:
+    """Read the bundle at `folder`, and refuse what is not as it was published.
+
+    Args:
+        folder: a bundle written by ``swipe-export``.
+        lexicon: lexicon to decode swipes with; None: the manifest's.
+        observe: told what is going on.
+
+    Raises:
+        UsageError: there is no bundle, or its lexicon or factory is not here.
+        GateError: an artefact, the checkpoint or the samples are not the manifest's, or there is
+            no artefact.
+    """
+    record = load_manifest(folder)
+    subjects = reopen(folder, record.source, lexicon=lexicon, say=observe)
+    names = {subjects.eager_view, *(entry.view for entry in record.formats)}
+    evidence = {name: _remembering(subjects.evidence(name)) for name in sorted(names)}
+    artefacts = []
+    for format_entry in record.formats:
+        target = find_target(format_entry.format)
+        judged_by = evidence[format_entry.view]
+        for entry in format_entry.rungs:
+            if entry.file is None:
+                continue
+            path = require_unaltered(folder, entry)
+            if target.level.executed:
+                _require_own(target, path, subjects.metadata(format_entry.view))
+            limits = limits_of(target, entry.rung, record.accuracy_budget, judged_by.rounding)
+            artefacts.append(Artefact(target, format_entry.view, entry, path, limits, judged_by))
+    if not artefacts:
+        raise GateError(f"{folder} ships no artefact", fix="export again")
+    return Opened(folder, record, subjects, evidence, tuple(artefacts))
+
+
+def _remembering(evidence: Evidence) -> Evidence:
+    """`evidence` that answers the same outputs once: decoding takes longest, and engines that
+    execute one file in several places mostly give the same bits."""
+    known: dict[bytes, Answers] = {}
+
+    def answer(outputs: Outputs) -> Answers:
+        digest = hashlib.sha256()
+        for row in outputs:
+            digest.update(repr(row.shape).encode() + row.tobytes())
+        key = digest.digest()
+        if key not in known:
+            known[key] = evidence.answer(outputs)
+        return known[key]
+
+    return replace(evidence, answer=answer)
+
+
+def _require_own(target: Target, path: Path, metadata: Mapping[str, str]) -> None:
+    foreign = foreign_metadata(target, path, metadata)
+    if foreign is not None:
+        raise GateError(f"{path} {foreign}", fix="export again")

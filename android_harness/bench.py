@@ -1,0 +1,128 @@
+"""One run over a bundle: this machine, its native runners, phones; one file of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from android_harness.artefacts import Opened, open_bundle
+from android_harness.devices import Device, Facts
+from android_harness.devices.requirements import require_usable
+from android_harness.host import measure_host
+from android_harness.interleaving import Plan
+from android_harness.judgement import judge_device
+from android_harness.measurement import DevicePlan, Measured, measure_device
+from android_harness.results import DeviceReport, Results
+from android_harness.runners.sets import RunnerSet
+from exporter.provenance import library_versions
+from swipe.errors import GateError, MissingError
+from swipe.files import size_bytes
+
+Say = Callable[[str], None]
+
+SCRATCH_BYTES: Final = 64_000_000
+"""For calls, answers and records on a device."""
+
+FindRunners = Callable[[Facts], RunnerSet]
+"""The runners for a device; raises MissingError when they are not built."""
+
+
+def bench_host(
+    folder: Path, plan: Plan, threads: int, lexicon: str | None, observe: Say
+) -> Results:
+    """Measure the bundle at `folder` on this machine through the Python runtimes.
+
+    Raises:
+        UsageError: there is no bundle, or its lexicon or factory is not here.
+        GateError: an artefact, the checkpoint or the samples are not the manifest's.
+    """
+    opened = open_bundle(folder, lexicon, observe)
+    return collect(opened, (measure_host(opened, plan, threads, observe),), threads=threads)
+
+
+def bench_devices(
+    opened: Opened, devices: Sequence[Device], find: FindRunners, plan: DevicePlan, say: Say
+) -> tuple[list[DeviceReport], dict[str, str]]:
+    """Measure an opened bundle on `devices`, side by side.
+
+    Returns:
+        The reports, and the reasons of devices that gave nothing, by name. A device that is lost
+        does not spoil the others.
+
+    Raises:
+        MissingError, GateError: the only device gave nothing.
+    """
+    if len(devices) == 1:
+        measured = [_measure(opened, devices[0], find, plan, say)]
+        return _judge(opened, measured, plan, say), {}
+    gone: dict[str, str] = {}
+    with ThreadPoolExecutor(len(devices)) as pool:
+        waiting = {
+            device.name: pool.submit(_measure, opened, device, find, plan, say)
+            for device in devices
+        }
+        measured = [
+            found for name, future in waiting.items() if (found := _settled(name, future, gone))
+        ]
+    return _judge(opened, measured, plan, say), gone
+
+
+def _measure(
+    opened: Opened, device: Device, find: FindRunners, plan: DevicePlan, say: Say
+) -> Measured:
+    facts = device.facts()
+    require_usable(facts)
+    runners = find(facts)
+    sizes = [file.size_bytes for file in runners.manifest.files.values()]
+    sizes += [size_bytes(artefact.path) for artefact in opened.artefacts]
+    require_usable(facts, need_bytes=sum(sizes) + SCRATCH_BYTES)
+    return measure_device(device, facts, opened.artefacts, runners, plan, say)
+
+
+def _settled(name: str, future: Future[Measured], gone: dict[str, str]) -> Measured | None:
+    """What a device gave; a device that gave nothing is put into `gone`."""
+    try:
+        return future.result()
+    except (MissingError, GateError) as error:
+        gone[name] = f"{error}; {error.fix}"
+        return None
+
+
+def _judge(
+    opened: Opened, measured: Sequence[Measured], plan: DevicePlan, say: Say
+) -> list[DeviceReport]:
+    reports = []
+    for found in measured:
+        say(f"{found.facts.serial}: parity of its outputs")
+        reports.append(judge_device(found, opened.artefacts, plan))
+    return reports
+
+
+def collect(
+    opened: Opened,
+    reports: Sequence[DeviceReport],
+    *,
+    threads: int,
+    plan: DevicePlan | None = None,
+    lost: dict[str, str] | None = None,
+) -> Results:
+    """The file of results."""
+    source = opened.manifest.source
+    return Results(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=library_versions(),
+        identity=source.identity,
+        weights_sha256=source.weights_sha256,
+        samples=source.samples,
+        verification_samples=source.verification_samples,
+        verification_sha256=source.verification_sha256,
+        lexicon=dict(opened.subjects.decoding),
+        threads=threads,
+        cpus=plan and plan.cpus,
+        ep="cpu" if plan is None else plan.ep,
+        devices=tuple(reports),
+        lost=lost or {},
+    )

@@ -1,0 +1,121 @@
+"""This machine through the Python runtimes: PyTorch eager and every artefact, in one run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from android_harness.artefacts import Artefact, Opened
+from android_harness.devices import Facts
+from android_harness.interleaving import Loader, Plan, Timing, measure
+from android_harness.results import EAGER, DeviceReport, Row
+from android_harness.stats import summarize
+from exporter.evidence import Evidence, judge
+from exporter.formats import Runner
+from exporter.manifest import CHECKPOINT
+from exporter.manifest import Verdict as VerdictEntry
+from exporter.parity import Level, Limits, Verdict, refused
+from exporter.targets import Target, find_target
+from swipe.errors import GateError
+
+ABIS = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}
+"""What Android calls a processor, by what this machine calls it."""
+
+
+def measure_host(
+    opened: Opened, plan: Plan, threads: int, observe: Callable[[str], None]
+) -> DeviceReport:
+    """Latency and parity of PyTorch and of every artefact that can be executed here.
+
+    Args:
+        opened: the bundle.
+        plan: how long to measure.
+        threads: CPU threads per implementation.
+        observe: told what is going on.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    loaders: dict[str, Loader] = {EAGER: opened.subjects.eager}
+    interpreted: dict[str, Runner] = {}
+    skipped: dict[str, str] = {}
+    artefacts = {artefact.name: artefact for artefact in opened.artefacts}
+    for name, artefact in artefacts.items():
+        target = artefact.target
+        if not target.level.executed:
+            skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
+        elif target.level is Level.REFERENCE:
+            interpreted[name] = target.format().load(artefact.path)
+        else:
+            loaders[name] = _loader(target, artefact.path, threads)
+    eager = opened.evidence[opened.subjects.eager_view]
+    calls = {
+        name: (artefacts[name].evidence if name in artefacts else eager).calls for name in loaders
+    }
+    runners, timings = measure(loaders, calls, plan, observe)
+    rows = []
+    for name, runner in (runners | interpreted).items():
+        observe(f"parity of {name}")
+        timing = timings.get(name)
+        if name in artefacts:
+            rows.append(_artefact_row(artefacts[name], runner, timing))
+        else:
+            rows.append(_eager_row(opened, eager, runner, timing))
+    return DeviceReport(facts=_facts(), rows=tuple(rows), skipped=skipped)
+
+
+def _facts() -> Facts:
+    machine = platform.machine()
+    model = f"{platform.system()} {machine}"
+    return Facts("host", "host", model, ABIS.get(machine, machine), sdk=None, android=False)
+
+
+def _loader(target: Target, path: Path, threads: int) -> Loader:
+    return lambda: target.format().load(path, threads)
+
+
+def _eager_row(opened: Opened, evidence: Evidence, runner: Runner, timing: Timing | None) -> Row:
+    rounding = opened.manifest.source.reference_rounding
+    limits = find_target("onnx").baseline.limits.allowing(rounding)
+    verdict = _verdict(runner, evidence, limits, Level.HOST)
+    return _row(
+        Row(
+            name=EAGER,
+            format=None,
+            view=None,
+            rung=None,
+            taken=False,
+            sha256=None,
+            size_bytes=(opened.folder / CHECKPOINT).stat().st_size,
+            verdict=VerdictEntry(**verdict.to_dict()),
+        ),
+        timing,
+    )
+
+
+def _artefact_row(artefact: Artefact, runner: Runner, timing: Timing | None) -> Row:
+    level = artefact.target.level
+    verdict = _verdict(runner, artefact.evidence, artefact.limits, level)
+    return _row(artefact.row(verdict), timing)
+
+
+def _row(row: Row, timing: Timing | None) -> Row:
+    """`row` with its timing; None where an interpreter's time would say nothing."""
+    if timing is None:
+        return row
+    return row.model_copy(
+        update={
+            "load_ms": timing.load_ms,
+            "first_ms": (timing.first_ms,),
+            "latency_ns": tuple(map(tuple, timing.latency_ns)),
+            "latency": summarize(timing.latency_ns),
+        }
+    )
+
+
+def _verdict(runner: Runner, evidence: Evidence, limits: Limits, level: Level) -> Verdict:
+    try:
+        return judge(runner, evidence, limits, level)
+    except GateError as error:
+        return refused(str(error), level)

@@ -1,0 +1,154 @@
+"""Starting a runner on a device, and believing only what it can prove to have done.
+
+The exit status that adb gives is no proof of anything: a link that drops can look like success.
+What counts is the runner's own record, complete and with the nonce of this run, and files whose
+hashes are those in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from android_harness.devices import Completed, Device
+from android_harness.devices.folder import DeviceFolder
+from android_harness.pack import Answers, read_answers
+from android_harness.runners.record import Invocation, RunRecord, read_record
+from android_harness.runners.sets import RunnerSet
+from swipe.errors import GateError, LoweringError
+
+GRACE_SECONDS: Final = 60.0
+"""Beyond the runner's own limit, for loading and for writing outputs."""
+
+FINISHED, FAILED = 0, 3
+"""Exit statuses that come with a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one run is to do; see `Invocation` for the fields that are named alike."""
+
+    outputs: bool = False
+    timed: int = 0
+    warmup: int = 10
+    iters: int = 0
+    min_secs: float = 0.0
+    max_secs: float = 60.0
+    block: int = 10
+    threads: int = 1
+    cpus: str | None = None
+    ep: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launcher:
+    """Runners that are on a device.
+
+    Attributes:
+        device: where.
+        folder: our folder there.
+        runners: the programs.
+        place: the folder on the device that holds them.
+    """
+
+    device: Device
+    folder: DeviceFolder
+    runners: RunnerSet
+    place: str
+
+    def run(
+        self, engine: str, model: str, sha256: str, pack: str, asked: Asked
+    ) -> tuple[RunRecord, Answers | None]:
+        """Execute one artefact once.
+
+        Args:
+            engine: name of the artefact's format.
+            model: the artefact on the device.
+            sha256: its hash.
+            pack: the calls on the device.
+            asked: what to do.
+
+        Returns:
+            The runner's record, and the answers if they were asked for.
+
+        Raises:
+            MissingError: the device is gone.
+            LoweringError: the artefact cannot be executed there.
+            GateError: what came back is not of this run, or not what the record says.
+        """
+        nonce = secrets.token_hex(8)
+        place = self.folder.new_run(nonce)
+        asking = Invocation(
+            model=model,
+            pack=pack,
+            result=f"{place}/result.json",
+            nonce=nonce,
+            outputs=f"{place}/outputs" if asked.outputs else None,
+            timed=asked.timed,
+            warmup=asked.warmup,
+            iters=asked.iters,
+            min_secs=asked.min_secs,
+            max_secs=asked.max_secs,
+            block=asked.block,
+            threads=asked.threads,
+            cpus=asked.cpus,
+            ep=asked.ep,
+            library=self.runners.program(engine).library,
+            tether=True,
+        )
+        ended = self.device.shell(
+            self._command(engine, asking, place),
+            asked.max_secs + GRACE_SECONDS,
+            tether=True,
+        )
+        record = self._record(ended, place, nonce)
+        if record.model_sha256 != sha256:
+            raise GateError(
+                f"{self.device.name} executed another file than {model}",
+                fix="swipe-bench --clean, then measure again",
+            )
+        return record, self._answers(record, place) if asked.outputs else None
+
+    def _command(self, engine: str, asking: Invocation, place: str) -> str:
+        """One line for the device's shell; the runner takes the shell's place."""
+        words = [*self.runners.command(engine), *asking.arguments()]
+        environment = ["ORT_DISABLE_TELEMETRY=1", f"LD_LIBRARY_PATH={self.place}"]
+        return (
+            f"cd {shlex.quote(self.place)} && echo $$ > {shlex.quote(place)}/pid && "
+            f"exec env {shlex.join([*environment, *words])}"
+        )
+
+    def _record(self, ended: Completed, place: str, nonce: str) -> RunRecord:
+        said = ended.stderr.strip().splitlines()
+        last = f": {said[-1]}" if said else ""
+        if ended.code not in (FINISHED, FAILED):
+            raise LoweringError(
+                f"the runner on {self.device.name} ended with status {ended.code}{last}",
+                fix="run it by hand on the device; a status above 128 is a signal, 139 a crash",
+            )
+        record = read_record(self._pull(f"{place}/result.json").decode(errors="replace"), nonce)
+        if not record.ok:
+            raise LoweringError(
+                f"{self.device.name} failed at {record.stage}: {record.error}",
+                fix="export again, or leave the artefact out",
+            )
+        return record
+
+    def _answers(self, record: RunRecord, place: str) -> Answers:
+        if record.outputs is None:
+            raise GateError("the runner wrote no outputs", fix="build the runners again")
+        data = self._pull(f"{place}/outputs")
+        if hashlib.sha256(data).hexdigest() != record.outputs.sha256:
+            raise GateError("the outputs were damaged on their way", fix="measure again")
+        return read_answers(data)
+
+    def _pull(self, remote: str) -> bytes:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "pulled"
+            self.device.pull(remote, path)
+            return path.read_bytes()

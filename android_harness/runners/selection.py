@@ -1,0 +1,57 @@
+"""Which runner set a device needs. The one for this machine is built on the way, when it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from android_harness.devices import Facts
+from android_harness.runners.build import Options, build_set
+from android_harness.runners.sets import RunnerSet, find_set
+from android_harness.runners.toolchains import default_flavour
+from swipe.errors import MissingError, UsageError
+
+FITTING: Final = {
+    ("arm64-v8a", True): "android-arm64-v8a",
+    ("arm64-v8a", False): "glibc-aarch64",
+    ("x86_64", False): "linux-x86_64",
+}
+"""By ABI, and whether programs are bionic's."""
+
+
+def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -> RunnerSet:
+    """The runner set for the device that `facts` describe.
+
+    Args:
+        facts: of the device.
+        flavour: what the user asked for; None: what fits.
+        say: told the commands, where the set is built first.
+
+    Raises:
+        UsageError: the set that was asked for is of another ABI.
+        MissingError: there is no set, and it cannot be built from what is on this machine.
+    """
+    chosen = flavour or FITTING.get((facts.abi, facts.android))
+    if chosen is None:
+        raise MissingError(
+            f"there are no runners for {facts.abi} under Android ({facts.serial})",
+            fix="use a device or emulator with arm64-v8a",
+        )
+    found = _find_or_build(chosen, say)
+    if found.manifest.abi != facts.abi:
+        raise UsageError(
+            f"the runner set {chosen} is for {found.manifest.abi}, {facts.serial} is {facts.abi}",
+            fix="leave --runtime away: the set that fits is chosen",
+        )
+    return found
+
+
+def _find_or_build(flavour: str, say: Callable[[str], None]) -> RunnerSet:
+    try:
+        return find_set(flavour)
+    except MissingError:
+        # Other machines' compilers and engines are the user's to name.
+        if flavour != default_flavour():
+            raise
+    say(f"building the runner set {flavour} first")
+    return build_set(flavour, Options(), say)

@@ -1,0 +1,289 @@
+"""A bundle measured on emulated aarch64: both engines, float and int8, over the real adbd.
+
+Numbers are compared, and what the harness makes of heat; latency under emulation says nothing and
+is compared with nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from emulated_phone import PROCESSORS, TOP_KHZ, EmulatedPhone
+
+from android_harness.artefacts import Opened, open_bundle
+from android_harness.bench import bench_devices
+from android_harness.devices.adb import AdbDevice
+from android_harness.measurement import DevicePlan
+from android_harness.results import DeviceReport, load_results
+from android_harness.runners.build import Options, build_set
+from android_harness.runners.selection import runners_for
+from android_harness.runners.sets import RunnerSet
+from android_harness.thermal import Gate
+from exporter.bundle import Request, export
+from exporter.origins.requests import SwipeRequest
+from exporter.policy import Policy
+from exporter.targets import find_target
+from swipe.errors import ExitCode, MissingError
+
+pytestmark = pytest.mark.slow
+
+SWIPES = 512
+ENGINES = {"onnx": "onnxruntime", "executorch": "executorch"}
+ARTEFACTS = [f"{engine} baked {rung}" for engine in ENGINES for rung in ("int8", "fp32")]
+BRIEF = DevicePlan(rounds=1, iters=20, min_secs=0.0, warmup=2, gate=Gate(limit_s=60.0))
+FLOAT_DELTA = 1e-4
+"""Of logits up to about 40; x86 and ARM add in another order."""
+INT8_DECISIONS = 0.995
+"""Least share of equal decisions: a value on the edge between two steps may fall either way."""
+
+Connect = Callable[[EmulatedPhone], AdbDevice]
+StartPhone = Callable[..., EmulatedPhone]
+
+
+@pytest.fixture(scope="module")
+def bundle(shared_data: Path, released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The released nano model as ONNX and ExecuTorch, float and int8, judged by real swipes."""
+    out = tmp_path_factory.mktemp("measured") / "bundle"
+    asked = SwipeRequest(
+        released,
+        views=("baked",),
+        data=str(shared_data / "how_we_swipe" / "dev.jsonl.gz"),
+        lexicon="wordfreq:5000",
+        samples=SWIPES,
+    )
+    targets = tuple(find_target(engine) for engine in ENGINES)
+    # So few swipes cannot tell half a point; that int8 ships is not what is tested here.
+    export(Request(targets, asked, out, Policy(budget=5.0)), lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def opened(bundle: Path) -> Opened:
+    return open_bundle(bundle, None, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def runners(phone_rootfs: Path) -> RunnerSet:
+    """The runners for aarch64 with both engines; CI must be able to build them."""
+    try:
+        built = build_set("glibc-aarch64", Options(), lambda line: None)
+        for engine in ENGINES:
+            built.program(engine)
+    except MissingError as error:
+        message = f"NOT TESTED: nothing is executed on aarch64. {error}; {error.fix}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return built
+
+
+@pytest.fixture(scope="module")
+def phones(start_phone: StartPhone) -> dict[str, EmulatedPhone]:
+    """One per processor."""
+    return {cpu: start_phone(cpu=cpu) for cpu in PROCESSORS}
+
+
+@pytest.fixture(scope="module")
+def devices(phones: dict[str, EmulatedPhone], connect: Connect) -> dict[str, AdbDevice]:
+    return {cpu: connect(phone) for cpu, phone in phones.items()}
+
+
+@pytest.fixture(scope="module")
+def reports(
+    opened: Opened,
+    runners: RunnerSet,
+    phones: dict[str, EmulatedPhone],
+    devices: dict[str, AdbDevice],
+) -> dict[str, DeviceReport]:
+    """Both phones side by side; one is hot at first, and cools down while it is waited for."""
+    hot = phones["max"]
+    hot.set_thermal_status(3)
+
+    def say(line: str) -> None:
+        if "waiting for it to cool down (thermal status 3" in line:
+            hot.set_thermal_status(0)
+
+    found, lost = bench_devices(
+        opened,
+        list(devices.values()),
+        lambda facts: runners_for(facts, None, say),
+        BRIEF,
+        say,
+    )
+    assert lost == {}
+    return dict(zip(devices, found, strict=True))
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_every_artefact_passes_on_arm(cpu: str, reports: dict[str, DeviceReport]) -> None:
+    report = reports[cpu]
+    assert report.facts.emulated is not None
+    assert sorted(row.name for row in report.rows) == sorted(ARTEFACTS)
+    assert report.skipped == {}
+    for row in report.rows:
+        assert (row.verdict.status, row.verdict.level) == ("PASS", "arm64"), row.verdict.reasons
+        assert row.engine is not None
+        assert row.engine.name == ENGINES[str(row.format)]
+        assert row.verdict.metrics is not None
+        assert row.verdict.metrics["samples"] == SWIPES
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_float_is_what_this_machine_computes(cpu: str, reports: dict[str, DeviceReport]) -> None:
+    for row in reports[cpu].rows:
+        if row.rung == "fp32":
+            assert row.from_host is not None
+            assert row.from_host.max_abs_delta <= FLOAT_DELTA, row.name
+            assert row.from_host.decisions == 1.0, row.name
+            assert row.from_host.words == 1.0, row.name
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_int8_decides_as_on_this_machine(cpu: str, reports: dict[str, DeviceReport]) -> None:
+    for row in reports[cpu].rows:
+        if row.rung == "int8":
+            assert row.from_host is not None
+            assert row.from_host.decisions is not None
+            assert row.from_host.decisions >= INT8_DECISIONS, row.name
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS)
+def test_all_that_a_run_reads_is_there(cpu: str, reports: dict[str, DeviceReport]) -> None:
+    for row in reports[cpu].rows:
+        assert [len(samples) >= BRIEF.iters for samples in row.latency_ns] == [True]
+        assert min(row.load_ms) > 0
+        assert row.memory is not None
+        assert row.memory.rss.peak is not None
+        for block in row.blocks[0]:
+            assert (block.temp_mc, block.khz_cur, block.khz_max) == (38_000, TOP_KHZ, TOP_KHZ)
+
+
+def test_a_hot_phone_is_waited_for(reports: dict[str, DeviceReport]) -> None:
+    assert reports["max"].waited_s > reports["cortex-a53"].waited_s
+    assert reports["max"].waited_s >= 1.0
+    for report in reports.values():
+        assert [row.invalid for row in report.rows] == [()] * len(ARTEFACTS)
+        assert report.throttled == ()
+
+
+def test_a_phone_that_gets_hot_is_not_believed(
+    opened: Opened,
+    runners: RunnerSet,
+    phones: dict[str, EmulatedPhone],
+    devices: dict[str, AdbDevice],
+) -> None:
+    """Its battery is hot and stays so; between two rounds it slows down and warms up."""
+    phone = phones["max"]
+    phone.set_battery(temperature_c=41.5)
+
+    def say(line: str) -> None:
+        if "round 2 of 2" in line:
+            phone.set_max_khz(1_200_000)
+            phone.set_thermal_status(2)
+
+    alone = replace(opened, artefacts=opened.artefacts[:1])
+    plan = replace(BRIEF, rounds=2, gate=Gate(limit_s=1.0))
+    try:
+        (report,), _ = bench_devices(alone, [devices["max"]], lambda facts: runners, plan, say)
+    finally:
+        phone.reset_knobs()
+    (row,) = report.rows
+    assert row.verdict.status == "PASS"
+    invalid = "; ".join(row.invalid)
+    assert "started hot: battery at 41.5 C" in invalid
+    assert "thermal status rose from 0 (none) to 2 (moderate)" in invalid
+    assert "CPU 1 was limited from 2400 to 1200 MHz" in invalid
+    assert "its CPUs were limited from 2400 to 1200 MHz" in invalid
+
+
+def test_the_command_leaves_with_unverified_when_the_phone_is_hot(
+    bundle: Path,
+    runners: RunnerSet,
+    phones: dict[str, EmulatedPhone],
+    devices: dict[str, AdbDevice],
+    tmp_path: Path,
+) -> None:
+    phone, out = phones["max"], tmp_path / "bench.json"
+    phone.set_thermal_status(3)
+    command = [
+        *(sys.executable, "-m", "android_harness.cli", str(bundle), "--device", "android"),
+        *("--serial", devices["max"].serial, "--cool-secs", "0.5", "--json", str(out)),
+        *("--rounds", "1", "--calls", "5", "--min-secs", "0"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    finally:
+        phone.reset_knobs()
+    assert done.returncode == ExitCode.UNVERIFIED, done.stdout + done.stderr
+    (report,) = load_results(out).devices
+    assert {row.name for row in report.rows} == set(ARTEFACTS)
+    for row in report.rows:
+        assert any("started hot: thermal status 3 (severe)" in why for why in row.invalid)
+
+
+def test_a_phone_of_another_kind_is_refused_before_anything_is_copied(
+    opened: Opened,
+    runners: RunnerSet,
+    phones: dict[str, EmulatedPhone],
+    devices: dict[str, AdbDevice],
+) -> None:
+    phones["max"].set_sdk(21)
+    try:
+        with pytest.raises(MissingError, match="API level 21"):
+            bench_devices(opened, [devices["max"]], lambda facts: runners, BRIEF, lambda line: None)
+    finally:
+        phones["max"].reset_knobs()
+
+
+HOST = """
+import sys
+from pathlib import Path
+from android_harness.artefacts import open_bundle
+from android_harness.bench import bench_devices
+from android_harness.devices.adb import AdbDevice
+from android_harness.measurement import DevicePlan
+from android_harness.runners.selection import runners_for
+
+bundle, serial, adb = sys.argv[1:]
+bench_devices(
+    open_bundle(Path(bundle), None, lambda line: None),
+    [AdbDevice(serial, Path(adb))],
+    lambda facts: runners_for(facts, None, lambda line: None),
+    DevicePlan(),
+    lambda line: print(line, flush=True),
+)
+"""
+
+
+def test_a_killed_host_leaves_nothing_running(
+    bundle: Path,
+    runners: RunnerSet,
+    phones: dict[str, EmulatedPhone],
+    devices: dict[str, AdbDevice],
+) -> None:
+    phone, device = phones["max"], devices["max"]
+    command = [sys.executable, "-c", HOST, str(bundle), device.serial, str(device.adb)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        _wait_for(lambda: _runners(phone) != [], 60.0)
+        host.send_signal(signal.SIGKILL)
+    _wait_for(lambda: _runners(phone) == [], 5.0)
+    _wait_for(lambda: phone.programs() == [], 20.0)
+
+
+def _runners(phone: EmulatedPhone) -> list[str]:
+    return [line for line in phone.programs() if "/runner_" in line and "--nonce" in line]
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)

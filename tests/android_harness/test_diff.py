@@ -1,0 +1,130 @@
+"""Regressions are found, noise is not one, and what cannot be compared is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded_runs import EMULATED, results, row
+from typer.testing import CliRunner
+
+from android_harness.cli import app
+from android_harness.diff import Tolerance, compare_results
+from android_harness.results import load_results
+from swipe.errors import GateError, ParityError, UsageError
+
+CALM = ((10_000, 10_100, 10_200),) * 4
+SLOW = ((13_000, 13_100, 13_200),) * 4
+
+
+def test_two_runs_of_the_same_have_no_regression() -> None:
+    found = compare_results(results(row()), results(row()), Tolerance())
+    assert not found.regressions
+    assert {change.figure for change in found.changes} == {"p50 ms", "p90 ms"}
+    assert found.apart == ()
+
+
+@pytest.mark.parametrize(
+    ("later", "figure"),
+    [
+        ({"rounds": SLOW}, "p50 ms"),
+        ({"score": 83.0}, "top1"),
+        ({"size_bytes": 120_000}, "kB"),
+        ({"status": "FAIL"}, "verdict"),
+    ],
+    ids=["latency", "score", "size", "verdict"],
+)
+def test_what_got_worse_is_found(later: dict[str, Any], figure: str) -> None:
+    before, after = results(row(rounds=CALM)), results(row(**({"rounds": CALM} | later)))
+    found = compare_results(before, after, Tolerance())
+    assert figure in {change.figure for change in found.regressions}
+    back = compare_results(after, before, Tolerance())
+    assert not back.regressions, "the other way round it got better"
+
+
+def test_rounds_that_differ_as_much_explain_a_difference() -> None:
+    noisy = tuple((n, n + 100, n + 200) for n in (10_000, 14_000, 9_000, 13_000))
+    found = compare_results(results(row(rounds=noisy)), results(row(rounds=SLOW)), Tolerance())
+    assert "p50 ms" not in {change.figure for change in found.regressions}
+
+
+def test_not_a_number_is_a_regression() -> None:
+    found = compare_results(results(row()), results(row(score=float("nan"))), Tolerance())
+    assert [change.figure for change in found.regressions] == ["top1"]
+
+
+def test_an_artefact_that_is_no_longer_measured_is_a_regression() -> None:
+    other = row("executorch baked int8")
+    found = compare_results(results(row(), other), results(row()), Tolerance())
+    assert [(c.row, c.figure) for c in found.regressions] == [(other.name, "measured")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (results(row(), facts=EMULATED), results(row(rounds=SLOW), facts=EMULATED), "emulator"),
+        (results(row()), results(row(rounds=SLOW, invalid=("started hot",))), "started hot"),
+        (results(row()), results(row(rounds=SLOW), threads=4), "threads was 1 and is 4"),
+        (results(row()), results(row(rounds=SLOW), facts=EMULATED), "not in the later results"),
+        (results(row()), results(row(rounds=SLOW), cpus="4-7"), "cpus was None and is 4-7"),
+    ],
+    ids=["emulated", "invalid", "threads", "device", "cpus"],
+)
+def test_what_cannot_be_compared_is_said(old: Any, new: Any, reason: str) -> None:
+    found = compare_results(old, new, Tolerance())
+    assert not found.regressions
+    assert any(reason in line for line in found.apart)
+
+
+def test_scores_on_other_samples_are_not_compared() -> None:
+    new = results(row(score=10.0), verification_sha256="1" * 64)
+    found = compare_results(results(row()), new, Tolerance())
+    assert not found.regressions
+    assert any("other samples" in line for line in found.apart)
+
+
+def test_the_verb_fails_on_a_regression_and_on_nothing_to_compare(tmp_path: Path) -> None:
+    old, new, far = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "far.json"
+    results(row()).save(old)
+    results(row(rounds=SLOW)).save(new)
+    results(row(), facts=EMULATED).save(far)
+    runner = CliRunner()
+    assert runner.invoke(app, ["diff", str(old), str(old)]).exit_code == 0
+    worse = runner.invoke(app, ["diff", str(old), str(new)])
+    assert isinstance(worse.exception, ParityError)
+    assert "onnx baked int8 (p50 ms)" in str(worse.exception)
+    assert "WORSE" in worse.output
+    nothing = runner.invoke(app, ["diff", str(old), str(far)])
+    assert isinstance(nothing.exception, ParityError)
+    assert "nothing could be compared" in str(nothing.exception)
+    fine = runner.invoke(app, ["diff", str(old), str(new), "--latency", "50"])
+    assert fine.exit_code == 0
+
+
+def test_results_that_are_absent_cut_or_foreign_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    with pytest.raises(UsageError, match="no results"):
+        load_results(path)
+    results(row()).save(path)
+    whole = path.read_text()
+    assert load_results(path) == results(row())
+    for damaged in (whole[:-20], "[]", whole.replace("bench/4", "bench/3"), ""):
+        path.write_text(damaged)
+        with pytest.raises(GateError, match="not results of this version"):
+            load_results(path)
+
+
+def test_devices_stand_side_by_side_and_an_emulators_latency_in_brackets(tmp_path: Path) -> None:
+    phone, emulated = tmp_path / "phone.json", tmp_path / "emulated.json"
+    results(row(invalid=("started hot",))).save(phone)
+    results(row(), facts=EMULATED).save(emulated)
+    printed = CliRunner().invoke(app, ["report", str(phone), str(emulated)]).output
+    (line,) = [
+        line
+        for line in printed[printed.index("p50 ms by device") :].splitlines()
+        if line.strip().startswith("onnx baked int8")
+    ]
+    assert line.split()[-3:] == ["0.010", "!", "(0.010)"]
+    assert "EMULATED" in printed
+    assert "INVALID: started hot" in printed
