@@ -1,0 +1,170 @@
+"""The whole command over the real adb: artefacts executed by the native runners on a stand-in.
+
+A healthy device gives results; every fault of a device or its link gives an exit code that says so,
+and not a single number.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from standin import Faults, StandIn
+
+from android_harness.cli import app
+from android_harness.results import load_results
+from android_harness.runners.sets import RunnerSet
+from swipe.errors import ExitCode, SwipeError
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., StandIn]
+Bench = Callable[[StandIn], tuple[int, str]]
+
+BRIEF = ("--rounds", "1", "--calls", "20", "--min-secs", "0", "--cool-secs", "0")
+NUMBER = re.compile(r"[0-9]+\.[0-9]+ *(ms|x)|p50|PASS")
+"""What only a result shows."""
+
+
+def command(phone: StandIn, bundle: Path, adb: Path, out: Path) -> list[str]:
+    """The arguments of one run on `phone`."""
+    where = ("--device", "android", "--serial", phone.serial, "--device-dir", phone.folder)
+    return ["run", str(bundle), *where, "--adb", str(adb), "--json", str(out), *BRIEF]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where results go."""
+    return tmp_path / "bench.json"
+
+
+@pytest.fixture
+def bench(
+    published: Path,
+    native_set: RunnerSet,
+    adb: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Bench:
+    """One run of swipe-bench: its exit code, and all that it said."""
+    assert native_set.manifest.programs
+
+    def run(phone: StandIn) -> tuple[int, str]:
+        said = ""
+        try:
+            app(args=command(phone, published, adb, out))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except SwipeError as error:
+            code, said = int(error.exit_code), f"{error}; {error.fix}"
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err + said
+
+    return run
+
+
+def test_a_device_that_works_gives_results(standin: Start, bench: Bench, out: Path) -> None:
+    phone = standin()
+    code, said = bench(phone)
+    assert code == ExitCode.OK, said
+    assert NUMBER.search(said), "what shows a result is seen"
+    (device,) = load_results(out).devices
+    assert {row.verdict.status for row in device.rows} == {"PASS"}
+    pushed = len(phone.pushed)
+    phone.faults = Faults(junk=True, shell_v2=False, bytes_per_s=1.0)
+    code, said = bench(phone)
+    assert code == ExitCode.OK, said
+    assert len(phone.pushed) == pushed, "all was there"
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "told"),
+    [
+        (Faults(unauthorized=True), ExitCode.MISSING, "unauthorized"),
+        (Faults(offline=True), ExitCode.MISSING, "offline"),
+        (Faults(recovery=True), ExitCode.MISSING, "recovery"),
+        (Faults(drop_in_command="--nonce", drop_after_s=0.1), ExitCode.MISSING, "was not seen"),
+        (
+            Faults(drop_in_command="--nonce", drop_after_s=0.1, shell_v2=False, gone=True),
+            ExitCode.MISSING,
+            "was not seen",
+        ),
+        (Faults(cut_command="--nonce", cut_after=20), ExitCode.MISSING, "was not seen"),
+        (Faults(drop_after_pushed=100_000), ExitCode.MISSING, "was not pushed"),
+        (Faults(drop_after_pulled=1), ExitCode.MISSING, "was not pulled"),
+        (Faults(full_after=100_000), ExitCode.MISSING, "No space left"),
+        (Faults(corrupt=".pack"), ExitCode.GATE_FAILED, "arrived damaged"),
+        (
+            Faults(hidden=("sha256sum", "sha1sum", "md5sum")),
+            ExitCode.MISSING,
+            "cannot be verified",
+        ),
+    ],
+)
+def test_a_fault_gives_an_exit_code_and_no_number(
+    standin: Start, bench: Bench, out: Path, faults: Faults, code: ExitCode, told: str
+) -> None:
+    ended, said = bench(standin(faults))
+    assert (ended, told in said) == (code, True), said
+    assert not NUMBER.search(said)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ro.product.cpu.abi", "armeabi-v7a", "executes armeabi-v7a"),
+        ("ro.build.version.sdk", "23", "API level 23"),
+    ],
+)
+def test_a_device_that_will_not_do_is_refused(
+    standin: Start, bench: Bench, out: Path, name: str, value: str, told: str
+) -> None:
+    phone = standin()
+    phone.knobs.property(name, value)
+    ended, said = bench(phone)
+    assert (ended, told in said) == (ExitCode.MISSING, True), said
+    assert phone.pushed == []
+    assert not out.exists()
+
+
+def runners_of(phone: StandIn) -> list[int]:
+    """Native runners that execute on `phone`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue  # it ended meanwhile
+        if words and "runner_" in words[0] and any(phone.folder in word for word in words):
+            found.append(process.pid)
+    return found
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait for something that is to come soon."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
+    standin: Start, published: Path, native_set: RunnerSet, adb: Path, out: Path
+) -> None:
+    phone = standin()
+    words = [*command(phone, published, adb, out), "--min-secs", "50"]
+    with subprocess.Popen([sys.executable, "-m", "android_harness.cli", *words]) as host:
+        try:
+            wait_until(lambda: bool(runners_of(phone)) and "min-secs 50" in phone.commands[-1], 60)
+        finally:
+            host.kill()
+    wait_until(lambda: not runners_of(phone), 5)
+    assert not out.exists()
+    assert Path(phone.folder, "lock").is_dir()
