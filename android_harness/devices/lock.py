@@ -26,6 +26,9 @@ STALE_SECONDS: Final = 120
 _REFRESHES: Final = 4
 """Times that a lock is touched before it would be stale."""
 
+_SECONDS: Final = 20.0
+"""A device that does not answer for so long is no reason to keep a user who interrupts waiting."""
+
 _TAKE: Final = """cd {folder} || exit 4
 make() {{
   mkdir lock 2>/dev/null || return 1
@@ -91,9 +94,8 @@ class Lock:
                 return
 
     def _do(self, script: str) -> None:
-        done = self.device.shell(
-            script.format(folder=shlex.quote(self.folder), owner=shlex.quote(self.owner))
-        )
+        filled = script.format(folder=shlex.quote(self.folder), owner=shlex.quote(self.owner))
+        done = self.device.shell(filled, _SECONDS)
         if done.code != 0:
             raise MissingError(
                 f"{self.device.name}: the lock is no more ours, another host took it over",
@@ -144,11 +146,7 @@ def take(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Lock:
     """
     nonce = secrets.token_hex(8)
     owner = f"{nonce} {socket.gethostname()} {os.getpid()}"
-    script = _TAKE.format(
-        folder=shlex.quote(folder),
-        owner=shlex.quote(owner),
-        stale=stale_s,
-    )
+    script = _TAKE.format(folder=shlex.quote(folder), owner=shlex.quote(owner), stale=stale_s)
     done = device.shell(script)
     answer = done.stdout.strip()
     if done.code != 0:
@@ -160,7 +158,10 @@ def take(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Lock:
         return Lock(device, folder, owner, None)
     if answer.startswith("taken over from"):
         return Lock(device, folder, owner, answer.removeprefix("taken over from").strip())
-    raise MissingError(f"{device.name} is in use by {_holder(answer)}", fix=_wait(stale_s))
+    raise MissingError(
+        f"{device.name} is in use by {_holder(answer)}",
+        fix=f"wait for it; when it died, its lock is taken over after {stale_s} s",
+    )
 
 
 def _holder(answer: str) -> str:
@@ -169,7 +170,3 @@ def _holder(answer: str) -> str:
     if words[:1] != ["held"] or len(words) != 5:
         return "another host, which takes it at this moment"
     return f"another run (host {words[3]}, process {words[4]}, seen {words[1]} s ago)"
-
-
-def _wait(stale_s: int) -> str:
-    return f"wait for it; when it died, its lock is taken over after {stale_s} s"
