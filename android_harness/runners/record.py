@@ -30,7 +30,8 @@ class Invocation:
         nonce: comes back in the JSON.
         outputs: where the answers to all calls go, as a pack; None: they are not wanted.
         timed: how many calls of the pack, from the first, are timed; they rotate.
-        warmup: calls before anything is timed; 0 leaves the first call as the only untimed one.
+        warmup: calls before anything is timed, if anything is; 0 leaves the first call as the only
+            untimed one.
         iters: least number of timed calls; 0: nothing is timed.
         min_secs: least seconds of timed calls.
         max_secs: most seconds of timed calls; 30 seconds more and the runner ends itself.

@@ -248,8 +248,17 @@ static int execute(struct run *run)
     return 0;
 }
 
+/* Samples of a run that failed are none: nobody shall average them. */
+static void drop_samples(struct report *report)
+{
+    report->latencies = 0;
+    report->block_count = 0;
+}
+
 static int finish(struct run *run, int status)
 {
+    if (status != 0)
+        drop_samples(&run->report);
     if (report_write(&run->report, run->options, status == 0 ? NULL : &run->failure) != 0) {
         fprintf(stderr, "cannot write %s: %s\n", run->options->result, strerror(errno));
         status = -1;

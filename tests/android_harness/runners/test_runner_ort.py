@@ -134,6 +134,11 @@ def test_a_refused_call_is_written_and_the_next_one_executed(
     assert last.arrays[0].tolist() == [[0, 1], [2, 3]]
     ended = execute(native_set, "onnx", tmp_path, model, calls, timed=2, iters=2, warmup=0)
     assert ended.failed_at() == "timing"
+    assert ended.record is not None
+    assert ended.record.latency_ns == ()  # the first one went well, and counts for nothing
+    assert ended.record.blocks == ()
+    ended = execute(native_set, "onnx", tmp_path, model, calls, timed=2, iters=2, warmup=2)
+    assert ended.failed_at() == "warmup"
     ended = execute(native_set, "onnx", tmp_path, model, calls[1:], **asked)
     assert ended.failed_at() == "first"
 
