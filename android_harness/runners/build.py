@@ -114,6 +114,10 @@ def _find_engines(
     return found, absent
 
 
+def _onnxruntime_sources() -> list[Path]:
+    return [NATIVE / "runner_ort.c", *sorted(NATIVE.glob("ort_*.c"))]
+
+
 def _describe(path: Path) -> File:
     facts = path.stat()
     return File(
@@ -140,8 +144,8 @@ class _Build:
 
     def compile_shared(self) -> None:
         """Compile what both programs share."""
-        sources = [path for path in sorted(NATIVE.glob("*.c")) if path.stem != "runner_ort"]
-        self._execute(self.toolchain.cc, *self._flags(C), "-c", *map(str, sources))
+        shared = sorted(set(NATIVE.glob("*.c")).difference(_onnxruntime_sources()))
+        self._execute(self.toolchain.cc, *self._flags(C), "-c", *map(str, shared))
 
     def program(self, engine: str, files: EngineFiles) -> Program:
         """Compile and link the program of `engine`, with the libraries that it needs beside it."""
@@ -149,7 +153,8 @@ class _Build:
         objects = sorted(path.name for path in self.scratch.glob("*.o"))
         includes = [word for path in files.includes for word in ("-isystem", str(path))]
         if engine == "onnx":
-            start = [self.toolchain.cc, *self._flags(C), *includes, str(NATIVE / "runner_ort.c")]
+            sources = map(str, _onnxruntime_sources())
+            start = [self.toolchain.cc, *self._flags(C), *includes, *sources]
         else:
             version = f'-DEXECUTORCH_VERSION="{files.version}"'
             flags = (*self._flags(CXX), version)
