@@ -22,6 +22,7 @@ from android_harness.runners.engines import (
     find_onnxruntime,
 )
 from android_harness.runners.sets import (
+    ENGINES,
     KIND,
     MANIFEST,
     NATIVE,
@@ -50,10 +51,12 @@ class Options:
 
     Attributes:
         sources: where engines come from.
+        engines: which of them the set is to execute.
         extra_flags: further options of both compilers, such as -Werror or sanitizers.
     """
 
     sources: Sources = field(default_factory=Sources)
+    engines: tuple[str, ...] = ENGINES
     extra_flags: tuple[str, ...] = ()
 
 
@@ -76,7 +79,7 @@ def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> Run
         replacing_folder(out, marker=MANIFEST, kind=KIND) as folder,
     ):
         build = _Build(toolchain, options.extra_flags, Path(scratch), folder, say)
-        engines, absent = _find_engines(flavour, options.sources, Path(scratch))
+        engines, absent = _find_engines(flavour, options, Path(scratch))
         for engine, why in absent.items():
             say(f"{engine} is left out: {why}")
         build.compile_shared()
@@ -96,14 +99,17 @@ def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> Run
 
 
 def _find_engines(
-    flavour: str, sources: Sources, scratch: Path
+    flavour: str, options: Options, scratch: Path
 ) -> tuple[dict[str, EngineFiles], dict[str, str]]:
     """The engines that are here, and why the others are not."""
     found: dict[str, EngineFiles] = {}
     absent: dict[str, str] = {}
     for engine, find in (("onnx", find_onnxruntime), ("executorch", find_executorch)):
+        if engine not in options.engines:
+            absent[engine] = "it was not asked for"
+            continue
         try:
-            found[engine] = find(flavour, sources, scratch)
+            found[engine] = find(flavour, options.sources, scratch)
         except MissingError as error:
             absent[engine] = f"{error}; {error.fix}"
     if not found:
