@@ -51,13 +51,13 @@ class Options:
 
     Attributes:
         sources: where engines come from.
-        engines: which of them the set is to execute.
         extra_flags: further options of both compilers, such as -Werror or sanitizers.
+        engines: which of them the set is to execute.
     """
 
     sources: Sources = field(default_factory=Sources)
-    engines: tuple[str, ...] = ENGINES
     extra_flags: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ENGINES
 
 
 def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> RunnerSet:
