@@ -22,6 +22,7 @@ from android_harness.runners.engines import (
     find_onnxruntime,
 )
 from android_harness.runners.sets import (
+    ENGINES,
     KIND,
     MANIFEST,
     NATIVE,
@@ -51,10 +52,12 @@ class Options:
     Attributes:
         sources: where engines come from.
         extra_flags: further options of both compilers, such as -Werror or sanitizers.
+        engines: which of them the set is to execute.
     """
 
     sources: Sources = field(default_factory=Sources)
     extra_flags: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ENGINES
 
 
 def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> RunnerSet:
@@ -76,7 +79,7 @@ def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> Run
         replacing_folder(out, marker=MANIFEST, kind=KIND) as folder,
     ):
         build = _Build(toolchain, options.extra_flags, Path(scratch), folder, say)
-        engines, absent = _find_engines(flavour, options.sources, Path(scratch))
+        engines, absent = _find_engines(flavour, options, Path(scratch))
         for engine, why in absent.items():
             say(f"{engine} is left out: {why}")
         build.compile_shared()
@@ -96,14 +99,17 @@ def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> Run
 
 
 def _find_engines(
-    flavour: str, sources: Sources, scratch: Path
+    flavour: str, options: Options, scratch: Path
 ) -> tuple[dict[str, EngineFiles], dict[str, str]]:
     """The engines that are here, and why the others are not."""
     found: dict[str, EngineFiles] = {}
     absent: dict[str, str] = {}
     for engine, find in (("onnx", find_onnxruntime), ("executorch", find_executorch)):
+        if engine not in options.engines:
+            absent[engine] = "it was not asked for"
+            continue
         try:
-            found[engine] = find(flavour, sources, scratch)
+            found[engine] = find(flavour, options.sources, scratch)
         except MissingError as error:
             absent[engine] = f"{error}; {error.fix}"
     if not found:
@@ -112,6 +118,10 @@ def _find_engines(
             fix="; ".join(f"{engine}: {why}" for engine, why in absent.items()),
         )
     return found, absent
+
+
+def _onnxruntime_sources() -> list[Path]:
+    return [NATIVE / "runner_ort.c", *sorted(NATIVE.glob("ort_*.c"))]
 
 
 def _describe(path: Path) -> File:
@@ -140,8 +150,8 @@ class _Build:
 
     def compile_shared(self) -> None:
         """Compile what both programs share."""
-        sources = [path for path in sorted(NATIVE.glob("*.c")) if path.stem != "runner_ort"]
-        self._execute(self.toolchain.cc, *self._flags(C), "-c", *map(str, sources))
+        shared = sorted(set(NATIVE.glob("*.c")).difference(_onnxruntime_sources()))
+        self._execute(self.toolchain.cc, *self._flags(C), "-c", *map(str, shared))
 
     def program(self, engine: str, files: EngineFiles) -> Program:
         """Compile and link the program of `engine`, with the libraries that it needs beside it."""
@@ -149,7 +159,8 @@ class _Build:
         objects = sorted(path.name for path in self.scratch.glob("*.o"))
         includes = [word for path in files.includes for word in ("-isystem", str(path))]
         if engine == "onnx":
-            start = [self.toolchain.cc, *self._flags(C), *includes, str(NATIVE / "runner_ort.c")]
+            sources = map(str, _onnxruntime_sources())
+            start = [self.toolchain.cc, *self._flags(C), *includes, *sources]
         else:
             version = f'-DEXECUTORCH_VERSION="{files.version}"'
             flags = (*self._flags(CXX), version)

@@ -125,7 +125,8 @@ def sources_sha256() -> str:
     """The hash of all that decides what a program does: its sources, and how they are built."""
     digest = hashlib.sha256()
     builders = [Path(__file__).with_name(name) for name in _BUILDERS]
-    for path in (*sorted(NATIVE.iterdir()), *builders):
+    sources = (path for path in NATIVE.iterdir() if path.suffix in (".c", ".cpp", ".h"))
+    for path in (*sorted(sources), *builders):
         digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()
 

@@ -26,8 +26,10 @@ static int put_padding(struct answers *answers)
 
 static int put_tensor(struct answers *answers, const struct tensor *tensor)
 {
+    const size_t shape = tensor->rank * sizeof tensor->sizes[0];
+
     if (put_u32(answers, tensor->rank) != 0 ||
-        new_file_write(&answers->file, tensor->sizes, tensor->rank * sizeof tensor->sizes[0]) != 0 ||
+        new_file_write(&answers->file, tensor->sizes, shape) != 0 ||
         new_file_write(&answers->file, &tensor->bytes, sizeof tensor->bytes) != 0 ||
         put_padding(answers) != 0)
         return -1;

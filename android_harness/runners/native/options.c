@@ -85,6 +85,7 @@ static int read_seconds(const char *text, const struct row *row, double *out)
     return 0;
 }
 
+/* A flag has no value: whatever is given for one is not looked at. */
 static int read_value(const char *text, const struct row *row, struct options *out)
 {
     char *field = (char *)out + row->offset;
@@ -104,7 +105,7 @@ static int read_value(const char *text, const struct row *row, struct options *o
     case FLAG:
         break;
     }
-    out->tether = true;
+    *(bool *)(void *)field = true;
     return 0;
 }
 
@@ -125,25 +126,20 @@ int parse_options(int count, char **words, struct options *out)
 {
     bool seen[ROW_COUNT] = {false};
 
-    *out = (struct options){
-        .ep = "cpu", .warmup = 10, .block = 10, .threads = 1, .max_secs = 60};
+    *out = (struct options){.ep = "cpu", .warmup = 10, .block = 10, .threads = 1, .max_secs = 60};
     for (int i = 1; i < count; i++) {
         const int row = find_row(words[i]);
-        const char *value = NULL;
 
         if (row < 0 || seen[row]) {
             fprintf(stderr, "%s option: %s\n", row < 0 ? "unknown" : "repeated", words[i]);
             return -1;
         }
         seen[row] = true;
-        if (ROWS[row].kind != FLAG) {
-            if (++i == count) {
-                fprintf(stderr, "%s needs a value\n", ROWS[row].name);
-                return -1;
-            }
-            value = words[i];
+        if (ROWS[row].kind != FLAG && ++i == count) {
+            fprintf(stderr, "%s needs a value\n", ROWS[row].name);
+            return -1;
         }
-        if (read_value(value, &ROWS[row], out) != 0)
+        if (read_value(words[i], &ROWS[row], out) != 0)
             return -1;
     }
     for (int row = 0; row < ROW_COUNT; row++) {

@@ -52,7 +52,7 @@ static long read_long(const char *path)
     return found == 1 ? value : UNREAD;
 }
 
-/* Whether a zone's type is one of a CPU: most say so, Tensor chips and PCs have names of their own. */
+/* Whether a zone is of a CPU: most types say so, Tensor chips and PCs have names of their own. */
 static bool is_cpu_zone(const char *type)
 {
     static const char *const names[] = {"BIG", "MID", "LITTLE", "x86_pkg_temp"};

@@ -286,11 +286,9 @@ static bool is_provider(const char *asked)
 int run_program(int count, char **words)
 {
     struct options options;
-    struct run run = {.options = &options,
-                      .report = {.rss_start = UNREAD,
-                                 .rss_loaded = UNREAD,
-                                 .rss_peak = UNREAD,
-                                 .pss = UNREAD}};
+    struct run run = {
+        .options = &options,
+        .report = {.rss_start = UNREAD, .rss_loaded = UNREAD, .rss_peak = UNREAD, .pss = UNREAD}};
 
     if (parse_options(count, words, &options) != 0 || !is_provider(options.ep))
         return EXIT_USAGE;

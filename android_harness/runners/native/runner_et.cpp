@@ -27,16 +27,19 @@
 #endif
 
 /* The thread pool's header is not in the packages, its library is. */
-namespace executorch::extension::threadpool {
-class ThreadPool {
-public:
+namespace executorch::extension::threadpool
+{
+class ThreadPool
+{
+  public:
     bool _unsafe_reset_threadpool(uint32_t threads);
     size_t get_thread_count() const;
 };
 ThreadPool *get_threadpool();
 } // namespace executorch::extension::threadpool
 
-namespace {
+namespace
+{
 
 using executorch::aten::ScalarType;
 using executorch::aten::SizesType;
@@ -44,15 +47,7 @@ using executorch::aten::Tensor;
 using executorch::extension::MallocMemoryAllocator;
 using executorch::extension::MmapDataLoader;
 using executorch::extension::TensorPtr;
-using executorch::runtime::Error;
-using executorch::runtime::EValue;
-using executorch::runtime::HierarchicalAllocator;
-using executorch::runtime::MemoryManager;
-using executorch::runtime::Method;
-using executorch::runtime::MethodMeta;
-using executorch::runtime::Program;
-using executorch::runtime::Span;
-using executorch::runtime::Tag;
+using namespace executorch::runtime;
 
 constexpr char METHOD[] = "forward";
 
@@ -121,11 +116,11 @@ struct engine {
     uint32_t threads = 1;
 };
 
-namespace {
+namespace
+{
 
 /* No exception leaves for C; only memory can run out here, ExecuTorch itself throws nothing. */
-template <typename Step>
-int guarded(failure *failure, const char *stage, Step step)
+template <typename Step> int guarded(failure *failure, const char *stage, Step step)
 {
     try {
         return step();
@@ -284,8 +279,8 @@ int add_tensor(Call &call, const tensor &given, uint32_t type, failure *failure)
             return fail(failure, "inputs", "a dimension is too large for ExecuTorch");
         sizes.push_back(static_cast<SizesType>(given.sizes[i]));
     }
-    call.tensors.push_back(executorch::extension::make_tensor_ptr(std::move(sizes), given.data,
-                                                                  scalar_type(type)));
+    call.tensors.push_back(
+        executorch::extension::make_tensor_ptr(std::move(sizes), given.data, scalar_type(type)));
     call.values.emplace_back(*call.tensors.back());
     return 0;
 }
@@ -407,7 +402,9 @@ int engine_collect(engine *engine, tensor *out, failure *failure)
     return 0;
 }
 
-void engine_release(engine *) {} /* the next call writes into the same memory */
+void engine_release(engine *)
+{
+} /* the next call writes into the same memory */
 
 } // extern "C"
 

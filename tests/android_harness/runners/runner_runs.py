@@ -24,7 +24,8 @@ NONCE = "0123abcd"
 def build_or_say(flavour: str, flags: Sequence[str], engines: Sequence[str] = ENGINES) -> RunnerSet:
     """The set of `flavour` with all `engines`; CI must be able to build it, a user may not."""
     try:
-        built = build_set(flavour, Options(extra_flags=("-Werror", *flags)), lambda line: None)
+        options = Options(engines=tuple(engines), extra_flags=("-Werror", *flags))
+        built = build_set(flavour, options, lambda line: None)
         for engine in engines:
             built.program(engine)
     except MissingError as error:

@@ -16,7 +16,13 @@ from typer.testing import CliRunner
 
 from android_harness.runners import engines, toolchains
 from android_harness.runners.build import Options, build_set
-from android_harness.runners.engines import HEADER, INCLUDE_VARIABLE, Sources, find_onnxruntime
+from android_harness.runners.engines import (
+    HEADER,
+    INCLUDE_VARIABLE,
+    Sources,
+    find_executorch,
+    find_onnxruntime,
+)
 from android_harness.runners.sets import MANIFEST, RunnerSet, find_set, sets_folder
 from android_harness.runners.toolchains import default_flavour, find_toolchain
 from android_harness.verbs_runner import register
@@ -363,21 +369,18 @@ def test_executorch_for_android(
     assert "libstdc++.so.6" in built.manifest.files
 
 
-@pytest.mark.slow
-def test_an_executorch_that_hides_its_interface(
-    fake_ndk: Path, cross_set: RunnerSet, own_cache: Path, tmp_path: Path
-) -> None:
-    """A library without what the runner calls is not linked into something half."""
+def test_executorch_from_an_aar(tmp_path: Path) -> None:
+    """Its one library, and the headers of the installed package, for it has none."""
     aar = tmp_path / "executorch-android-1.5.1.aar"
     with zipfile.ZipFile(aar, "w") as archive:
-        archive.write(cross_set.folder / "libexecutorch.so", "jni/arm64-v8a/libexecutorch.so")
-    with pytest.raises(GateError, match=r"clang\+\+ failed"):
-        build_set(
-            "android-arm64-v8a",
-            Options(Sources(ndk=fake_ndk, executorch_aar=aar)),
-            _say_nothing,
-        )
-    assert not (sets_folder() / "android-arm64-v8a").exists()
+        archive.writestr("jni/arm64-v8a/libexecutorch.so", b"a library")
+    found = find_executorch("android-arm64-v8a", Sources(executorch_aar=aar), tmp_path / "scratch")
+    assert (found.version, found.link) == ("1.5.1", ("executorch",))
+    assert (found.libraries / "libexecutorch.so").read_bytes() == b"a library"
+    assert (found.includes[0] / "executorch/runtime/executor/program.h").is_file()
+    with pytest.raises(MissingError, match="were not named") as caught:
+        find_executorch("android-arm64-v8a", Sources(), tmp_path)
+    assert "--executorch-aar" in caught.value.fix
 
 
 def test_an_ndk_without_its_compilers(fake_ndk: Path) -> None:
