@@ -25,8 +25,6 @@ app = make_app(
     "Example: [bold]swipe-bench --device android[/]; all its options: [bold]swipe-bench run -h[/]",
     default="run",
 )
-register_runner(app)
-register_verbs(app)
 
 
 class Where(StrEnum):
@@ -132,6 +130,10 @@ def bench(
     _show(results, json_out or bundle / "bench.json")
 
 
+register_verbs(app)
+register_runner(app)
+
+
 def _open_devices(
     places: tuple[Where, ...], serials: list[str] | None, adb: str | None, folder: str | None
 ) -> list[Device]:
@@ -140,8 +142,9 @@ def _open_devices(
     from android_harness.devices.discovery import choose, find_adb
     from android_harness.devices.local import LocalDevice
 
-    if serials and Where.ANDROID not in places:
-        raise UsageError("--serial without --device android", fix="add --device android")
+    for option, given in (("--serial", serials), ("--adb", adb), ("--device-dir", folder)):
+        if given and Where.ANDROID not in places:
+            raise UsageError(f"{option} without --device android", fix="add --device android")
     devices: list[Device] = []
     if Where.LOCAL in places:
         devices.append(LocalDevice())

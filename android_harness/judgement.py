@@ -10,7 +10,7 @@ from android_harness.parity import compare_places, judge_answers, replay, wanted
 from android_harness.results import DeviceReport, Memory, Row
 from android_harness.runners.record import RunRecord
 from android_harness.stats import summarize
-from android_harness.thermal import slowing
+from android_harness.thermal import drifting, limiting
 from exporter.parity import refused
 
 
@@ -74,7 +74,9 @@ def _invalid(runs: Runs, measured: Measured, plan: DevicePlan) -> Iterator[str]:
     for reason in measured.hot:
         yield f"started hot: {reason}"
     yield from measured.throttled
-    yield from slowing(runs.rounds)
+    yield from limiting(runs.rounds)
+    if measured.facts.emulated is None:  # an emulator's drift is that of the machine around it
+        yield from drifting(runs.rounds)
     for run in runs.rounds:
         yield from _short_of(run, plan)
 

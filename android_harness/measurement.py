@@ -38,6 +38,9 @@ Say = Callable[[str], None]
 SLICE_SECONDS: Final = 5.0
 """Length of a piece of a sustained run."""
 
+OUTPUT_SECONDS: Final = 1800.0
+"""Most for the outputs of all calls: an emulator takes a hundred times as long as a phone."""
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
@@ -212,8 +215,9 @@ def _place(folder: DeviceFolder, artefacts: Sequence[Artefact]) -> list[_Placed]
 
 def _collect_outputs(launcher: Launcher, item: _Placed, plan: DevicePlan) -> None:
     """Outputs of every call, and memory in a run that does nothing but call."""
+    patient = replace(plan.asked, outputs=True, warmup=0, max_secs=OUTPUT_SECONDS)
     with _one_artefact(item.runs):
-        _, item.runs.answers = _run(launcher, item, replace(plan.asked, outputs=True, warmup=0))
+        _, item.runs.answers = _run(launcher, item, patient)
         item.runs.memory, _ = _run(launcher, item, replace(plan.asked, timed=item.timed))
 
 

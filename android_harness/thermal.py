@@ -97,11 +97,15 @@ def throttling(before: Thermal, after: Thermal) -> Iterator[str]:
             yield f"CPU {cpu} was limited from {was / 1000:.0f} to {now / 1000:.0f} MHz"
 
 
-def slowing(runs: Sequence[RunRecord]) -> Iterator[str]:
-    """What the timed runs of one artefact, in order, say."""
+def drifting(runs: Sequence[RunRecord]) -> Iterator[str]:
+    """What the latencies of one artefact's timed runs, in order, say."""
     medians = [float(np.median(run.latency_ns)) for run in runs if run.latency_ns]
     if len(medians) > 1 and not (medians[-1] <= DRIFT * medians[0]):
         yield f"the last round took {medians[-1] / medians[0]:.2f} times the first"
+
+
+def limiting(runs: Sequence[RunRecord]) -> Iterator[str]:
+    """What the governor's limits during one artefact's timed runs, in order, say."""
     limits = [block.khz_max for run in runs for block in run.blocks if block.khz_max is not None]
     if limits and min(limits) < limits[0]:
         yield f"its CPUs were limited from {limits[0] / 1000:.0f} to {min(limits) / 1000:.0f} MHz"

@@ -85,11 +85,16 @@ def build(
 
     chosen = flavour or ("android-arm64-v8a" if ndk is not None else default_flavour())
     sources = Sources(ndk, ort_include, ort_aar, executorch_build, executorch_aar, wheels)
-    built = build_set(chosen, Options(sources), lambda line: console.print(line, markup=False))
+    built = build_set(chosen, Options(sources), _say)
     size_mb = sum(file.size_bytes for file in built.manifest.files.values()) / 1e6
     for engine, program in built.manifest.programs.items():
         console.print(f"{engine}: {program.file}, engine {program.version}", markup=False)
     console.print(f"{built.folder}: {len(built.manifest.files)} files, {size_mb:.1f} MB")
+
+
+def _say(line: str) -> None:
+    """Unwrapped, to be copied."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @runner_app.command("list", no_args_is_help=False)

@@ -63,9 +63,14 @@ class Facts:
 
     @property
     def level(self) -> Level:
-        """How far an artefact is checked by executing it there."""
-        if self.emulated is None:
-            return Level.DEVICE if self.kind == "android" else Level.HOST
+        """How far an artefact is checked by executing it there.
+
+        What answers adb is a phone when its programs are Android's and nothing emulates it.
+        """
+        if self.kind != "android":
+            return Level.HOST
+        if self.android and self.emulated is None:
+            return Level.DEVICE
         return Level.ARM64 if self.abi == "arm64-v8a" else Level.HOST
 
 

@@ -35,7 +35,7 @@ from swipe.files import sha256_file
 MARKER: Final = ".swipe-bench"
 PID: Final = "pid"
 DIGESTS: Final = {"sha256sum": "sha256", "sha1sum": "sha1", "md5sum": "md5"}
-"""Programs that a device may have, the best first (Android 7 has no sha256sum), and hashlib's
+"""Programs that a device may have, the best first (old ones have no sha256sum), and hashlib's
 names. They find damage; nobody is expected to forge a file."""
 
 _LEAST_SECONDS: Final = 60.0
@@ -61,6 +61,7 @@ done
 _KILL: Final = """cd {folder}/runs || exit 4
 ours() {{ case "$(cat /proc/$pid/cmdline 2>/dev/null)" in *"$n"*) return 0;; esac; return 1; }}
 for n in *; do
+  case "$n" in ????????*) ;; *) continue;; esac
   pid=; read -r pid 2>/dev/null <"$n/{pid}"
   case "$pid" in ''|*[!0-9]*) continue;; esac
   ours || continue
@@ -72,7 +73,7 @@ done
 exit 0
 """
 _PRUNE: Final = """cd {folder} || exit 4
-rm -rf lock.stale-* files/*/*.part-* sets/*/*.part-*
+rm -rf files/*/*.part-* sets/*/*.part-*
 for n in runs/*; do
   case " {keep} " in *" ${{n##*/}} "*) ;; *) rm -rf "$n";; esac
 done

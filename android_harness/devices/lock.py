@@ -22,32 +22,36 @@ from typing import Final
 from android_harness.devices import Device
 from swipe.errors import MissingError
 
-LOCK: Final = "lock"
 STALE_SECONDS: Final = 120
 _REFRESHES: Final = 4
 """Times that a lock is touched before it would be stale."""
 
+_SECONDS: Final = 20.0
+"""A device that does not answer for so long is no reason to keep a user who interrupts waiting."""
+
 _TAKE: Final = """cd {folder} || exit 4
-if mkdir lock 2>/dev/null; then
+make() {{
+  mkdir lock 2>/dev/null || return 1
   echo {owner} >lock/owner || {{ rm -rf lock; exit 4; }}
-  echo taken; exit 0
-fi
+}}
+age() {{ at=$(stat -c %Y "$1" 2>/dev/null) && age=$(( $(date +%s) - at )); }}
+fresh() {{ [ $age -le {stale} ] && [ $age -ge -{stale} ]; }}
+if make; then echo taken; exit 0; fi
 [ -d lock ] || {{ echo "no lock can be made there" >&2; exit 4; }}
-seen=$(cat lock/owner 2>/dev/null)
-at=$(stat -c %Y lock/owner 2>/dev/null || stat -c %Y lock) || {{ echo raced; exit 0; }}
-age=$(( $(date +%s) - at ))
-if [ $age -le {stale} ] && [ $age -ge -{stale} ]; then echo "held $age $seen"; exit 0; fi
-mv lock {aside} 2>/dev/null || {{ echo raced; exit 0; }}
-if [ "$(cat {aside}/owner 2>/dev/null)" != "$seen" ]; then
-  mv {aside} lock; echo raced; exit 0
+if ! mkdir takeover 2>/dev/null; then
+  if age takeover && ! fresh; then rmdir takeover; fi
+  echo raced; exit 0
 fi
-rm -rf {aside}
-mkdir lock 2>/dev/null || {{ echo raced; exit 0; }}
-echo {owner} >lock/owner || {{ rm -rf lock; exit 4; }}
+trap 'rmdir takeover' EXIT
+seen=$(cat lock/owner 2>/dev/null)
+age lock/owner || age lock || {{ echo raced; exit 0; }}
+if fresh; then echo "held $age $seen"; exit 0; fi
+rm -rf lock
+make || {{ echo raced; exit 0; }}
 echo "taken over from $seen"
 """
-"""Moving the stale lock aside lets one host win; that it is the one that was seen is looked at
-again, for another host may have replaced it in between."""
+"""Only one host at a time looks whether a lock is stale and takes it over, so that none takes over
+the lock that another has just made; a clock that was set back makes a lock stale as well."""
 
 _TOUCH: Final = """cd {folder} && [ "$(cat lock/owner)" = {owner} ] && touch lock/owner"""
 _RELEASE: Final = """cd {folder} && [ "$(cat lock/owner)" = {owner} ] && rm -rf lock"""
@@ -90,9 +94,8 @@ class Lock:
                 return
 
     def _do(self, script: str) -> None:
-        done = self.device.shell(
-            script.format(folder=shlex.quote(self.folder), owner=shlex.quote(self.owner))
-        )
+        filled = script.format(folder=shlex.quote(self.folder), owner=shlex.quote(self.owner))
+        done = self.device.shell(filled, _SECONDS)
         if done.code != 0:
             raise MissingError(
                 f"{self.device.name}: the lock is no more ours, another host took it over",
@@ -143,12 +146,7 @@ def take(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Lock:
     """
     nonce = secrets.token_hex(8)
     owner = f"{nonce} {socket.gethostname()} {os.getpid()}"
-    script = _TAKE.format(
-        folder=shlex.quote(folder),
-        owner=shlex.quote(owner),
-        aside=f"{LOCK}.stale-{nonce}",
-        stale=stale_s,
-    )
+    script = _TAKE.format(folder=shlex.quote(folder), owner=shlex.quote(owner), stale=stale_s)
     done = device.shell(script)
     answer = done.stdout.strip()
     if done.code != 0:
@@ -160,7 +158,10 @@ def take(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Lock:
         return Lock(device, folder, owner, None)
     if answer.startswith("taken over from"):
         return Lock(device, folder, owner, answer.removeprefix("taken over from").strip())
-    raise MissingError(f"{device.name} is in use by {_holder(answer)}", fix=_wait(stale_s))
+    raise MissingError(
+        f"{device.name} is in use by {_holder(answer)}",
+        fix=f"wait for it; when it died, its lock is taken over after {stale_s} s",
+    )
 
 
 def _holder(answer: str) -> str:
@@ -169,7 +170,3 @@ def _holder(answer: str) -> str:
     if words[:1] != ["held"] or len(words) != 5:
         return "another host, which takes it at this moment"
     return f"another run (host {words[3]}, process {words[4]}, seen {words[1]} s ago)"
-
-
-def _wait(stale_s: int) -> str:
-    return f"wait for it; when it died, its lock is taken over after {stale_s} s"

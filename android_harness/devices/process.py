@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from android_harness.devices import Completed
@@ -36,20 +37,22 @@ def run(argv: Sequence[str | Path], timeout_s: float, *, tether: bool = False) -
         subprocess.TimeoutExpired: it did not end in time.
     """
     stdin, ours = os.pipe() if tether else (os.open(os.devnull, os.O_RDONLY), None)
+    process: subprocess.Popen[bytes] | None = None
     try:
-        with subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=timeout_s)
-            except BaseException:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
+        with _interrupts_deferred():
+            process = subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except BaseException:
+        if process is not None:
+            with process, suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        raise
     finally:
         os.close(stdin)
         if ours is not None:
@@ -57,3 +60,21 @@ def run(argv: Sequence[str | Path], timeout_s: float, *, tether: bool = False) -
     return Completed(
         process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
     )
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold an interrupt back until the end: one that comes while a program is being started would
+    leave nobody who knows of it. Other threads than the first get none."""
+    earlier = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or earlier is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -203,14 +203,7 @@ class _Build:
         """Where the library `name` is; None: the device has it."""
         if (engine.libraries / name).is_file():
             return engine.libraries / name
-        if self.toolchain.loader is None:
-            return None
-        path = self.toolchain.library(name)
-        if path is None:
-            raise MissingError(
-                f"{self.toolchain.cc} has no {name}", fix="install its C and C++ libraries"
-            )
-        return path
+        return self.toolchain.library(name) if self.toolchain.brings(name) else None
 
     def _take(self, file: Path) -> None:
         target = self.folder / file.name

@@ -1,8 +1,10 @@
 """What a native runner is asked, and what it answers: one command line, one JSON, for all engines.
 
 Both programs in ``native/`` take these options, and leave with 0 (ok), 2 (usage: a line on stderr)
-or 3 (failed: the JSON says at which stage and why). The JSON is written under another name and
-renamed, so that it is there whole or not at all; the nonce tells it from one of an earlier run.
+or 3 (failed: the JSON says at which stage and why; stderr does, where no JSON can be written). A
+runner that lost its tether leaves with 4, one that ran out of time by SIGALRM. The JSON is written
+under another name and renamed, so that it is there whole or not at all; the nonce tells it from
+one of an earlier run.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Invocation:
         nonce: comes back in the JSON.
         outputs: where the answers to all calls go, as a pack; None: they are not wanted.
         timed: how many calls of the pack, from the first, are timed; they rotate.
-        warmup: calls before anything is timed; 0 leaves the first call as the only untimed one.
+        warmup: calls before anything is timed, if anything is; 0 leaves the first call as the only
+            untimed one.
         iters: least number of timed calls; 0: nothing is timed.
         min_secs: least seconds of timed calls.
         max_secs: most seconds of timed calls; 30 seconds more and the runner ends itself.

@@ -23,6 +23,8 @@ FLAVOURS: Final = ("linux-x86_64", "linux-aarch64", "glibc-aarch64", "android-ar
 ANDROID_API: Final = 24
 CROSS: Final = "aarch64-linux-gnu-"
 LOADER: Final = "ld-linux-aarch64.so.1"
+CXX_RUNTIME: Final = "libc++_shared.so"
+"""What the NDK's C++ programs need and no phone has."""
 PAGE_BYTES: Final = 16384
 """Phones since Android 15 may have pages of 16 kB; a program must be aligned to them."""
 
@@ -52,10 +54,20 @@ class Toolchain:
         """What a program is started with."""
         return (f"./{self.loader}", "--library-path", ".") if self.loader else ()
 
-    def library(self, name: str) -> Path | None:
-        """Where the compiler finds the shared library `name`; None: nowhere."""
+    def brings(self, name: str) -> bool:
+        """Whether a set must hold the shared library `name`, because the device may lack it."""
+        return self.loader is not None or name == CXX_RUNTIME
+
+    def library(self, name: str) -> Path:
+        """Where the compiler finds the shared library `name`.
+
+        Raises:
+            MissingError: nowhere.
+        """
         path = Path(self._ask(f"-print-file-name={name}"))
-        return path if path.is_absolute() and path.is_file() else None
+        if not (path.is_absolute() and path.is_file()):
+            raise MissingError(f"{self.cc} has no {name}", fix="install its C and C++ libraries")
+        return path
 
     def readelf(self) -> str:
         """The program that reads what a library needs."""
@@ -148,7 +160,6 @@ def _android(ndk: Path | None) -> Toolchain:
     link = (
         "-pie",
         f"-Wl,-z,max-page-size={PAGE_BYTES}",
-        "-static-libstdc++",
         "-Wl,-rpath,$ORIGIN",
     )
     return Toolchain("android-arm64-v8a", "arm64-v8a", str(clang), str(clang_cxx), link)

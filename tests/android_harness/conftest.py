@@ -29,9 +29,11 @@ def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("adb-home")))
         patch.delenv("ANDROID_SERIAL", raising=False)
-        subprocess.run([found, "start-server"], check=True, capture_output=True, timeout=60)
+        # Keys are the server's business: only it is given another home.
+        away = {**os.environ, "HOME": str(tmp_path_factory.mktemp("adb-home"))}
+        starting = [found, "start-server"]
+        subprocess.run(starting, check=True, capture_output=True, timeout=60, env=away)
         yield Path(found)
         subprocess.run([found, "kill-server"], check=True, capture_output=True, timeout=60)
 

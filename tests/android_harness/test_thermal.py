@@ -10,7 +10,7 @@ import pytest
 from recorded_runs import record
 
 from android_harness.devices import Completed, Facts, Thermal
-from android_harness.thermal import Gate, slowing, throttling, wait_until_cool
+from android_harness.thermal import Gate, drifting, limiting, throttling, wait_until_cool
 
 COOL = Thermal(status=0, battery_c=30.0, max_khz=(2_400_000, 2_400_000))
 
@@ -116,7 +116,7 @@ def test_a_rising_status_and_a_falling_limit_are_throttling() -> None:
 )
 def test_a_last_round_a_tenth_slower_than_the_first(medians: tuple[int, ...], slower: bool) -> None:
     runs = [record(latency_ns=(median, median, median * 9)) for median in medians]
-    reasons = list(slowing(runs))
+    reasons = list(drifting(runs))
     assert bool(reasons) == slower
     if slower:
         assert reasons == ["the last round took 1.11 times the first"]
@@ -125,6 +125,6 @@ def test_a_last_round_a_tenth_slower_than_the_first(medians: tuple[int, ...], sl
 def test_a_frequency_that_falls_between_blocks_is_seen() -> None:
     calm = record(khz_max=(2_400_000, 2_400_000))
     limited = record(khz_max=(2_400_000, 1_800_000))
-    assert list(slowing([calm, calm])) == []
-    assert list(slowing([calm, limited, calm])) == ["its CPUs were limited from 2400 to 1800 MHz"]
-    assert list(slowing([record(khz_max=(None, None))])) == []
+    assert list(limiting([calm, calm])) == []
+    assert list(limiting([calm, limited, calm])) == ["its CPUs were limited from 2400 to 1800 MHz"]
+    assert list(limiting([record(khz_max=(None, None))])) == []

@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { EXIT_UNTETHERED = 3 };
+enum { EXIT_UNTETHERED = 4 };
 
 void limit_lifetime(double seconds)
 {

@@ -199,7 +199,7 @@ static int read_pack(struct pack *pack, struct failure *failure)
 
 static int map_file(struct pack *pack, const char *path, struct failure *failure)
 {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is no pack */
     struct stat facts;
     void *map;
 

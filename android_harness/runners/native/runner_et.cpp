@@ -103,12 +103,11 @@ struct Call {
     std::vector<EValue> values;
 };
 
+const char *const PROVIDERS[] = {"cpu", nullptr};
+
 } // namespace
 
-extern "C" {
-static const char *const PROVIDERS[] = {"cpu", nullptr};
-extern const engine_facts ENGINE = {"executorch", PROVIDERS, false};
-}
+const engine_facts ENGINE = {"executorch", PROVIDERS, false};
 
 struct engine {
     std::optional<MmapDataLoader> loader;

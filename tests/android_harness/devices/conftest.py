@@ -24,14 +24,14 @@ def children() -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def processes() -> Callable[[str], list[int]]:
-    """Programs of this machine whose command line holds a text."""
+def processes() -> Callable[..., list[int]]:
+    """Programs of this machine whose command line holds a text, and which have a name."""
 
-    def look(text: str) -> list[int]:
+    def look(text: str, name: str | None = None) -> list[int]:
         found = []
         for process in psutil.process_iter():
             try:
-                if text in " ".join(process.cmdline()):
+                if text in " ".join(process.cmdline()) and name in (None, process.name()):
                     found.append(process.pid)
             except psutil.Error:
                 continue  # it ended meanwhile

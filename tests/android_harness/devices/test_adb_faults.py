@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,13 +60,12 @@ def test_a_link_that_drops_in_a_command_gives_no_result(
         Faults(shell_v2=shell_v2, drop_in_command="swiping", drop_after_s=0.3, gone=gone)
     )
     device = reach(phone)
-    with pytest.raises(MissingError, match="the end of `echo swiping; .* was not seen"):
+    with pytest.raises(MissingError, match=r"the end of `echo swiping; .* was not seen"):
         device.shell(RUN)
-    phone.faults = Faults(shell_v2=shell_v2)
 
 
 @pytest.mark.parametrize("shell_v2", [True, False])
-@pytest.mark.parametrize("after", [0, 5, 17, 20, 28, 43])
+@pytest.mark.parametrize("after", [0, 17, 28, 43])
 def test_output_that_is_cut_is_no_result_though_adb_says_success(
     standin: Start, reach: Reach, shell_v2: bool, after: int
 ) -> None:
@@ -98,7 +98,8 @@ def test_after_a_drop_the_next_run_is_whole(
         folder.ensure_file(file)
     phone.faults = Faults()
     eventually(lambda: ready(folder.device))
-    with folder.lock(stale_s=0):
+    eventually(lambda: age_s(phone, "lock/owner") > 1)
+    with folder.lock(stale_s=1):
         remote = folder.ensure_file(file)
         folder.prune()
     assert Path(remote).read_bytes() == file.read_bytes()
@@ -111,6 +112,11 @@ def ready(device: AdbDevice) -> bool:
         return device.shell("echo hello").stdout == "hello\n"
     except MissingError:
         return False
+
+
+def age_s(phone: StandIn, name: str) -> int:
+    """Age of a file of the device's folder in seconds of its clock, which counts whole ones."""
+    return int(time.time()) - int(Path(phone.folder, name).stat().st_mtime)
 
 
 @pytest.mark.parametrize("after", [1, SIZE // 2])

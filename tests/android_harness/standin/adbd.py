@@ -6,7 +6,6 @@ Commands run on this machine, with a PATH that holds only `TOOLS` and scripts fo
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import threading
@@ -21,9 +20,9 @@ from standin.wire import CLSE, OKAY, Connection, Stream
 
 TOOLS: Final = (
     "cat chmod cp cut date df echo env false find grep head id kill ln ls md5sum mkdir mv nproc "
-    "printf ps pwd readlink rm rmdir sed sh sha1sum sha256sum sleep sort stat tail test touch tr "
-    "true uname wc xargs"
-).split()
+    "printf ps pwd readlink rm rmdir sed sh sha1sum sha256sum sleep sort stat tail test touch "
+    "tr true uname wc xargs"
+)
 _GETPROP: Final = """#!/bin/sh
 exec 2>/dev/null
 cat "{knobs}/props/$1" || echo
@@ -150,7 +149,7 @@ class StandIn:
             script = self.root / "bin" / name
             script.write_text(text.format(knobs=self.knobs.folder))
             script.chmod(0o755)
-        for tool in TOOLS:
+        for tool in TOOLS.split():
             there = shutil.which(tool)
             if there is None:
                 raise AssertionError(f"{tool} is not on this machine")

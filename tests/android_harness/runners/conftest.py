@@ -1,0 +1,72 @@
+"""Runner sets that tests execute, built once per session; without what they need, said loudly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runner_runs import build_or_say
+
+from android_harness.runners.sets import RunnerSet
+from android_harness.runners.toolchains import default_flavour
+from exporter.formats import Inputs, Lowering, calls_of, executorch, onnx
+from exporter.views import BAKED
+from swipe.corpus import load_corpus
+from swipe.features import feature_batch
+from swipe.layout import load_layout
+from train.checkpoint import load_checkpoint
+
+SWIPES = 40
+
+
+@pytest.fixture(scope="session")
+def native_set() -> RunnerSet:
+    """The runners of this machine."""
+    return build_or_say(default_flavour(), ())
+
+
+@pytest.fixture(scope="session")
+def swipes(shared_data: Path) -> list[Inputs]:
+    """Real swipes, each as a call of the baked view."""
+    corpus = load_corpus(str(shared_data / "how_we_swipe/dev.jsonl.gz"), load_layout("qwerty"))
+    return calls_of(feature_batch(corpus.gestures[:SWIPES]))
+
+
+@pytest.fixture(scope="session")
+def job(released: Path, swipes: list[Inputs]) -> Lowering:
+    """The released nano model, to be lowered for its own keyboard."""
+    rows = np.concatenate([call["features"] for call in swipes])
+    return BAKED.lowering(load_checkpoint(released), rows[:1], rows[:8])
+
+
+@pytest.fixture(scope="session")
+def onnx_fp32(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nano as float ONNX."""
+    path = tmp_path_factory.mktemp("onnx") / "nano.fp32.onnx"
+    onnx.lower(job, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def onnx_int8(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nano as int8 ONNX."""
+    path = tmp_path_factory.mktemp("onnx") / "nano.int8.onnx"
+    onnx.quantize(job, path, "int8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pte_fp32(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nano as a float ExecuTorch program."""
+    path = tmp_path_factory.mktemp("executorch") / "nano.fp32.pte"
+    executorch.lower(job, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pte_int8(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nano as an int8 ExecuTorch program."""
+    path = tmp_path_factory.mktemp("executorch") / "nano.int8.pte"
+    executorch.quantize(job, path, "int8")
+    return path

@@ -1,0 +1,166 @@
+"""A runner that lies, fails or is cut off: no figure of it is believed, and none is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from android_harness.artefacts import Opened, open_bundle
+from android_harness.bench import bench_devices, collect
+from android_harness.devices.local import LocalDevice
+from android_harness.measurement import DevicePlan
+from android_harness.results import DeviceReport, Results
+from android_harness.runners.build import Options, build_set
+from android_harness.runners.sets import File, Program, RunnerSet
+from android_harness.runners.toolchains import default_flavour
+from exporter.parity import Level
+from swipe.errors import GateError, MissingError
+
+pytestmark = pytest.mark.slow
+
+BRIEF = DevicePlan(rounds=2, iters=10, min_secs=0.0, warmup=1)
+WRAPPER = """#!/bin/sh
+asked="$*"
+value() {{ echo "$asked" | sed -n "s/.*$1 \\([^ ]*\\).*/\\1/p"; }}
+result=$(value --result) outputs=$(value --outputs) model=$(value --model)
+{before}
+"$(dirname "$0")/runner_ort" "$@"
+code=$?
+{after}
+exit $code
+"""
+
+
+@pytest.fixture(scope="module")
+def honest() -> RunnerSet:
+    """The runners of this machine."""
+    try:
+        built = build_set(default_flavour(), Options(), lambda line: None)
+        built.program("onnx")
+    except MissingError as error:
+        message = f"NOT TESTED: the runners cannot be built: {error}; {error.fix}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return built
+
+
+@pytest.fixture(scope="module")
+def opened(published: Path) -> Opened:
+    """The released nano model as float ONNX in two views."""
+    return open_bundle(published, None, lambda line: None)
+
+
+Measure = Callable[[str, str], DeviceReport]
+
+
+@pytest.fixture
+def measure(honest: RunnerSet, opened: Opened, tmp_path: Path) -> Measure:
+    """Measure with a runner that does something before and after the real one's work."""
+
+    def measured(before: str = "", after: str = "") -> DeviceReport:
+        folder = tmp_path / "set"
+        folder.mkdir()
+        for name, path in honest.paths.items():
+            (folder / name).symlink_to(path)
+        wrapper = folder / "wrapper"
+        wrapper.write_text(WRAPPER.format(before=before, after=after))
+        wrapper.chmod(0o755)
+        files = honest.manifest.files | {
+            "wrapper": File(sha256="0" * 64, size_bytes=wrapper.stat().st_size, executable=True)
+        }
+        program = honest.program("onnx")
+        lying = Program(file="wrapper", library=program.library, version=program.version)
+        changes = {"files": files, "programs": honest.manifest.programs | {"onnx": lying}}
+        runners = RunnerSet(folder, honest.manifest.model_copy(update=changes))
+        device = LocalDevice(folder=str(tmp_path / "device"))
+        (report,), lost = bench_devices(
+            opened, [device], lambda facts: runners, BRIEF, lambda line: None
+        )
+        assert lost == {}
+        return report
+
+    return measured
+
+
+def test_an_honest_runner_passes_with_a_latency_and_the_same_bits(
+    measure: Measure, opened: Opened, tmp_path: Path
+) -> None:
+    report = measure("", "")
+    assert [row.name for row in report.rows] == ["onnx baked fp32", "onnx agnostic fp32"]
+    for row in report.rows:
+        assert (row.verdict.status, row.verdict.level) == ("PASS", Level.HOST)
+        assert [len(samples) >= BRIEF.iters for samples in row.latency_ns] == [True, True]
+        assert row.from_host is not None
+        assert row.from_host.identical == 1.0
+        assert row.memory is not None
+        assert row.memory.rss.peak
+        assert row.engine is not None
+        assert row.engine.name == "onnxruntime"
+    assert report.skipped == {}
+    results = collect(opened, [report], threads=1, plan=BRIEF)
+    results.save(tmp_path / "bench.json")
+    assert Results.model_validate_json((tmp_path / "bench.json").read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "reason"),
+    [
+        ("exit 0", "", MissingError, "result.json is not there"),
+        ("", 'rm "$result"', MissingError, "result.json is not there"),
+        ("", 'sed -i "s/\\"nonce\\":\\"[0-9a-f]*/&0/" "$result"', GateError, "of another run"),
+        ("", 'head -c 300 "$result" >"$result.cut"; mv "$result.cut" "$result"', GateError, "cut"),
+        (
+            "",
+            '[ -z "$outputs" ] || printf X | dd of="$outputs" bs=1 seek=200 conv=notrunc 2>&-',
+            GateError,
+            "damaged on their way",
+        ),
+        (
+            "",
+            'sed -i "s/\\"model_sha256\\":\\"[0-9a-f]*/\\"model_sha256\\":\\"00/" "$result"',
+            GateError,
+            "executed another file",
+        ),
+        (
+            "",
+            'sed -i "s/\\"latency_ns\\":\\[[0-9]*/\\"latency_ns\\":[0/" "$result"',
+            GateError,
+            "not positive",
+        ),
+    ],
+    ids=["nothing", "removed", "nonce", "cut", "outputs", "model", "clock"],
+)
+def test_a_run_that_cannot_be_proven_gives_no_figure(
+    measure: Measure, before: str, after: str, error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        measure(before, after)
+
+
+def test_a_runner_that_crashes_fails_its_artefact_and_has_no_latency(measure: Measure) -> None:
+    for row in measure("kill -SEGV $$", "").rows:
+        assert row.verdict.status == "FAIL"
+        assert "status 139" in row.verdict.reasons[0]
+        assert row.latency is None
+        assert row.latency_ns == ()
+
+
+def test_an_artefact_that_fails_in_a_later_round_has_no_latency(measure: Measure) -> None:
+    """The second timed start of each artefact crashes."""
+    counting = (
+        '[ -n "$outputs" ] || { n=$(ls "$model".ran* 2>/dev/null | wc -l); touch "$model.ran$n"; '
+        "[ $n -lt 2 ] || kill -SEGV $$; }"
+    )
+    for row in measure(counting, "").rows:
+        assert row.verdict.status == "FAIL"
+        assert row.latency is None
+
+
+def test_a_run_that_stayed_short_of_what_was_asked_is_not_valid(measure: Measure) -> None:
+    only_one = 'sed -i "s/\\"latency_ns\\":\\[\\([0-9]*\\)[0-9,]*/\\"latency_ns\\":[\\1/" "$result"'
+    for row in measure("", only_one).rows:
+        assert "only 1 of 10 calls in 60 s" in row.invalid
