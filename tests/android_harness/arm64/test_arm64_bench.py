@@ -99,8 +99,8 @@ def devices(phones: dict[str, EmulatedPhone], connect: Connect) -> dict[str, Adb
 
 @pytest.fixture(scope="module")
 def reports(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> dict[str, DeviceReport]:
@@ -177,8 +177,8 @@ def test_a_hot_phone_is_waited_for(opened: Opened, reports: dict[str, DeviceRepo
 
 
 def test_a_phone_that_gets_hot_is_not_believed(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> None:
@@ -208,8 +208,8 @@ def test_a_phone_that_gets_hot_is_not_believed(
 
 
 def test_a_phone_of_another_kind_is_refused_before_anything_is_copied(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> None:
@@ -239,8 +239,8 @@ with folder.lock():
 
 
 def test_a_killed_host_leaves_nothing_running(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
     tmp_path: Path,
