@@ -19,10 +19,11 @@ import pytest
 from emulated_phone import PROCESSORS, TOP_KHZ, EmulatedPhone
 
 from android_harness.artefacts import Opened, open_bundle
-from android_harness.bench import bench_devices
+from android_harness.bench import bench_devices, collect
 from android_harness.devices.adb import AdbDevice
 from android_harness.measurement import DevicePlan
-from android_harness.results import DeviceReport, load_results
+from android_harness.pack import pack_calls
+from android_harness.results import DeviceReport
 from android_harness.runners.build import Options, build_set
 from android_harness.runners.selection import runners_for
 from android_harness.runners.sets import RunnerSet
@@ -31,7 +32,7 @@ from exporter.bundle import Request, export
 from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import find_target
-from swipe.errors import ExitCode, MissingError
+from swipe.errors import MissingError
 
 pytestmark = pytest.mark.slow
 
@@ -98,8 +99,8 @@ def devices(phones: dict[str, EmulatedPhone], connect: Connect) -> dict[str, Adb
 
 @pytest.fixture(scope="module")
 def reports(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> dict[str, DeviceReport]:
@@ -166,17 +167,18 @@ def test_all_that_a_run_reads_is_there(cpu: str, reports: dict[str, DeviceReport
             assert (block.temp_mc, block.khz_cur, block.khz_max) == (38_000, TOP_KHZ, TOP_KHZ)
 
 
-def test_a_hot_phone_is_waited_for(reports: dict[str, DeviceReport]) -> None:
+def test_a_hot_phone_is_waited_for(opened: Opened, reports: dict[str, DeviceReport]) -> None:
     assert reports["max"].waited_s > reports["cortex-a53"].waited_s
     assert reports["max"].waited_s >= 1.0
     for report in reports.values():
+        assert not collect(opened, [report], threads=1, plan=BRIEF).unverified
         assert [row.invalid for row in report.rows] == [()] * len(ARTEFACTS)
         assert report.throttled == ()
 
 
 def test_a_phone_that_gets_hot_is_not_believed(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> None:
@@ -197,6 +199,7 @@ def test_a_phone_that_gets_hot_is_not_believed(
         phone.reset_knobs()
     (row,) = report.rows
     assert row.verdict.status == "PASS"
+    assert collect(alone, [report], threads=1, plan=plan).unverified
     invalid = "; ".join(row.invalid)
     assert "started hot: battery at 41.5 C" in invalid
     assert "thermal status rose from 0 (none) to 2 (moderate)" in invalid
@@ -204,34 +207,9 @@ def test_a_phone_that_gets_hot_is_not_believed(
     assert "its CPUs were limited from 2400 to 1200 MHz" in invalid
 
 
-def test_the_command_leaves_with_unverified_when_the_phone_is_hot(
-    bundle: Path,
-    runners: RunnerSet,
-    phones: dict[str, EmulatedPhone],
-    devices: dict[str, AdbDevice],
-    tmp_path: Path,
-) -> None:
-    phone, out = phones["max"], tmp_path / "bench.json"
-    phone.set_thermal_status(3)
-    command = [
-        *(sys.executable, "-m", "android_harness.cli", str(bundle), "--device", "android"),
-        *("--serial", devices["max"].serial, "--cool-secs", "0.5", "--json", str(out)),
-        *("--rounds", "1", "--calls", "5", "--min-secs", "0"),
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    finally:
-        phone.reset_knobs()
-    assert done.returncode == ExitCode.UNVERIFIED, done.stdout + done.stderr
-    (report,) = load_results(out).devices
-    assert {row.name for row in report.rows} == set(ARTEFACTS)
-    for row in report.rows:
-        assert any("started hot: thermal status 3 (severe)" in why for why in row.invalid)
-
-
 def test_a_phone_of_another_kind_is_refused_before_anything_is_copied(
-    opened: Opened,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
 ) -> None:
@@ -246,32 +224,32 @@ def test_a_phone_of_another_kind_is_refused_before_anything_is_copied(
 HOST = """
 import sys
 from pathlib import Path
-from android_harness.artefacts import open_bundle
-from android_harness.bench import bench_devices
 from android_harness.devices.adb import AdbDevice
-from android_harness.measurement import DevicePlan
-from android_harness.runners.selection import runners_for
+from android_harness.devices.folder import DeviceFolder
+from android_harness.runners.launch import Asked, Launcher
+from android_harness.runners.sets import find_set
 
-bundle, serial, adb = sys.argv[1:]
-bench_devices(
-    open_bundle(Path(bundle), None, lambda line: None),
-    [AdbDevice(serial, Path(adb))],
-    lambda facts: runners_for(facts, None, lambda line: None),
-    DevicePlan(),
-    lambda line: print(line, flush=True),
-)
+serial, adb, model, pack = sys.argv[1:]
+folder, runners = DeviceFolder(AdbDevice(serial, Path(adb))), find_set("glibc-aarch64")
+with folder.lock():
+    launcher = Launcher(folder.device, folder, runners, folder.ensure_set(runners.paths))
+    there = folder.ensure_file(Path(model)), folder.ensure_file(Path(pack))
+    launcher.run("onnx", there[0], "", there[1], Asked(timed=1, iters=1, min_secs=50.0))
 """
 
 
 def test_a_killed_host_leaves_nothing_running(
-    bundle: Path,
     runners: RunnerSet,
+    opened: Opened,
     phones: dict[str, EmulatedPhone],
     devices: dict[str, AdbDevice],
+    tmp_path: Path,
 ) -> None:
-    phone, device = phones["max"], devices["max"]
-    command = [sys.executable, "-c", HOST, str(bundle), device.serial, str(device.adb)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+    phone, device, pack = phones["max"], devices["max"], tmp_path / "calls"
+    model = next(artefact for artefact in opened.artefacts if artefact.target.name == "onnx")
+    pack.write_bytes(pack_calls(model.evidence.calls[:1]))
+    given = [device.serial, str(device.adb), str(model.path), str(pack)]
+    with subprocess.Popen([sys.executable, "-c", HOST, *given]) as host:
         _wait_for(lambda: _runners(phone) != [], 60.0)
         host.send_signal(signal.SIGKILL)
     _wait_for(lambda: _runners(phone) == [], 5.0)
@@ -279,7 +257,7 @@ def test_a_killed_host_leaves_nothing_running(
 
 
 def _runners(phone: EmulatedPhone) -> list[str]:
-    return [line for line in phone.programs() if "/runner_" in line and "--nonce" in line]
+    return [line for line in phone.programs() if "/runner_ort" in line]
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float) -> None:

@@ -14,7 +14,7 @@ import pytest
 from emulated_phone import CORES, TOP_KHZ, EmulatedPhone
 
 from android_harness.devices.adb import AdbDevice
-from android_harness.devices.discovery import choose
+from android_harness.devices.discovery import choose, list_devices
 from android_harness.devices.folder import DeviceFolder
 from android_harness.devices.requirements import require_usable
 from exporter.parity import Level
@@ -41,7 +41,9 @@ def folder(device: AdbDevice) -> DeviceFolder:
 
 
 def test_adb_lists_it_once(device: AdbDevice) -> None:
-    assert [listed.serial for listed in choose(device.adb)] == [device.serial]
+    assert [listed.serial for listed in list_devices(device.adb)].count(device.serial) == 1
+    (chosen,) = choose(device.adb, [device.serial])
+    assert chosen.state == "device"
 
 
 def test_facts_are_the_phones_and_the_emulation_is_seen(device: AdbDevice) -> None:

@@ -15,6 +15,8 @@ import phone_rootfs as rootfs
 import pytest
 from emulated_phone import CORES, PROCESSORS, EmulatedPhone
 
+from android_harness.devices.adb import AdbDevice
+
 pytestmark = pytest.mark.slow
 
 Shell = Callable[[str], str]
@@ -29,14 +31,13 @@ def phone(start_phone: Callable[..., EmulatedPhone]) -> EmulatedPhone:
 
 
 @pytest.fixture(scope="module")
-def shell(phone: EmulatedPhone, adb: Path) -> Shell:
+def shell(phone: EmulatedPhone, connect: Callable[[EmulatedPhone], AdbDevice]) -> Shell:
     """A shell command on the phone; what it printed, as adb brought it."""
-    subprocess.run([adb, "connect", phone.serial], check=True, capture_output=True, timeout=30)
+    device = connect(phone)
 
     def run(command: str) -> str:
-        done = subprocess.run(
-            [adb, "-s", phone.serial, "shell", command], capture_output=True, text=True, timeout=30
-        )
+        words = [device.adb, "-s", device.serial, "shell", command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
         return done.stdout + done.stderr
 
     return run
