@@ -171,7 +171,7 @@ def _onnxruntime_headers(sources: Sources, scratch: Path) -> Path:
             return _headers_under(folder, str(folder))
     raise MissingError(
         "there are no C headers of ONNX Runtime here: its Python package has none",
-        fix="apt install libonnxruntime-dev (Debian 13, Ubuntu 25.04 or newer), or unpack the "
+        fix="apt install libonnxruntime-dev (Debian 13 or newer), or unpack the "
         "headers of an ONNX Runtime release or AAR and name their folder with --ort-include DIR "
         f"or ${INCLUDE_VARIABLE}",
     )

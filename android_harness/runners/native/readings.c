@@ -8,8 +8,13 @@
 #include <strings.h>
 #include <time.h>
 
-#define THERMAL "/sys/class/thermal"
-#define CPU "/sys/devices/system/cpu"
+/* Tests have a tree of their own. */
+#ifndef SYSFS
+#define SYSFS "/sys"
+#endif
+
+#define THERMAL SYSFS "/class/thermal"
+#define CPU SYSFS "/devices/system/cpu"
 
 /* Drivers report a sensor that is off as 0 K, or as a huge number. */
 enum { COLDEST_MC = -40000, HOTTEST_MC = 200000 };
@@ -120,7 +125,7 @@ int sensors_open(struct sensors *sensors, const cpu_set_t *cpus)
 
 static long read_frequency(int cpu, const char *name)
 {
-    char path[128];
+    char path[sizeof CPU + 64];
 
     (void)snprintf(path, sizeof path, CPU "/cpu%d/cpufreq/%s", cpu, name);
     return read_long(path);

@@ -1,9 +1,10 @@
-"""A runner ends with whoever started it, and within its own time; a damaged pack never harms it."""
+"""Lifetime, readings and damaged packs: a runner ends in time, reads right, and never breaks."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from swipe.errors import GateError
 pytestmark = pytest.mark.slow
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+SYSFS = "sysfs"
 REPORT = 99
 """The exit status of a program in which a sanitizer found something."""
 
@@ -116,10 +118,71 @@ def test_without_a_tether_stdin_is_not_looked_at(
 
 @pytest.fixture(scope="module")
 def hardened(tmp_path_factory: pytest.TempPathFactory) -> RunnerSet:
-    """The runners with sanitizers, and one second to spare instead of thirty."""
+    """With sanitizers, one second to spare instead of thirty, and a /sys that tests can write."""
+    folder = tmp_path_factory.mktemp("hardened")
+    flags = [*SANITIZERS, "-DSPARE_SECS=1", f'-DSYSFS="{folder / SYSFS}"']
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWIPE_EXPORT_CACHE", str(tmp_path_factory.mktemp("hardened")))
-        return build_or_say(default_flavour(), [*SANITIZERS, "-DSPARE_SECS=1"], ["onnx"])
+        patch.setenv("SWIPE_EXPORT_CACHE", str(folder))
+        return build_or_say(default_flavour(), flags, ["onnx"])
+
+
+def _set_sysfs(runners: RunnerSet, values: dict[str, str]) -> None:
+    root = runners.folder.parents[1] / SYSFS
+    shutil.rmtree(root, ignore_errors=True)
+    for name, value in values.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value)
+
+
+def _zones(*zones: tuple[str, str]) -> dict[str, str]:
+    folders = (f"class/thermal/thermal_zone{i}" for i in range(len(zones)))
+    return {
+        f"{folder}/{name}": value
+        for folder, zone in zip(folders, zones, strict=True)
+        for name, value in zip(("type", "temp"), zone, strict=True)
+    }
+
+
+def _speeds(cpu: int, most: str) -> dict[str, str]:
+    folder = f"devices/system/cpu/cpu{cpu}/cpufreq"
+    return {f"{folder}/scaling_max_freq": most, f"{folder}/scaling_cur_freq": f"{1200 + cpu}\n"}
+
+
+@pytest.mark.parametrize(
+    ("sysfs", "temp_mc", "khz_max"),
+    [
+        ({}, None, None),
+        (_zones(("battery\n", "90000\n")), None, None),
+        (_zones(("cpu-0-0\n", "41000\n"), ("CPUSS-1\n", "43500\n")), 43500, None),
+        (_zones(("BIG\n", "50000\n"), ("battery\n", "90000\n")), 50000, None),
+        (_zones(("cpu0\n", "-274000\n"), ("cpu1\n", "39000\n")), 39000, None),
+        (_zones(("cpu0\n", ""), ("cpu1\n", "no number"), ("cpu2\n", "9999999999")), None, None),
+        (_speeds(0, "2400000\n"), None, 2400000),
+        ({**_speeds(0, "2400000\n"), **_speeds(1, "1100000\n")}, None, 2400000),
+        (_speeds(1, "1100000\n"), None, None),
+    ],
+)
+def test_readings_of_a_block(
+    hardened: RunnerSet,
+    fuzzed: Path,
+    sysfs: dict[str, str],
+    temp_mc: int | None,
+    khz_max: int | None,
+) -> None:
+    """The hottest CPU zone, and the limit of the CPUs that are used: here the first only."""
+    _set_sysfs(hardened, sysfs)
+    (fuzzed / "calls.pack").write_bytes(GOOD)
+    asking = invocation(
+        hardened, "onnx", fuzzed, fuzzed / "types.onnx", timed=1, iters=3, block=2, cpus="0"
+    )
+    ended = start(hardened, "onnx", asking.arguments(), {"ASAN_OPTIONS": "detect_leaks=0"})
+    assert ended.returncode == 0, ended.stderr
+    record = read_record((fuzzed / "result.json").read_text(), asking.nonce)
+    assert [block.temp_mc for block in record.blocks] == [temp_mc] * 2
+    assert [block.khz_max for block in record.blocks] == [khz_max] * 2
+    assert [block.khz_cur for block in record.blocks] == [khz_max and 1200] * 2
+    assert [block.cpu for block in record.blocks] == [0, 0]
 
 
 def test_it_ends_itself_when_its_time_is_over(hardened: RunnerSet, tmp_path: Path) -> None:
