@@ -92,7 +92,8 @@ def throttling(before: Thermal, after: Thermal) -> Iterator[str]:
     """What two readings say of the time between them."""
     if before.status is not None and after.status is not None and after.status > before.status:
         yield f"thermal status rose from {_spell(before.status)} to {_spell(after.status)}"
-    for cpu, (was, now) in enumerate(zip(before.max_khz, after.max_khz, strict=False)):
+    for cpu, was in before.max_khz.items():
+        now = after.max_khz.get(cpu, was)
         if now < was:
             yield f"CPU {cpu} was limited from {was / 1000:.0f} to {now / 1000:.0f} MHz"
 

@@ -82,14 +82,15 @@ class Thermal:
         status: Android's thermal status, 0 (none) to 6 (shutdown).
         battery_c: temperature of the battery.
         zones_mc: temperatures of the CPU zones in thousandths of a degree, by name.
-        max_khz: the most that the governor of each CPU allows now.
+        max_khz: the most that the governor of each CPU allows now, by the CPU's number; those that
+            are off are left out.
         charging: whether it is plugged in.
     """
 
     status: int | None = None
     battery_c: float | None = None
     zones_mc: dict[str, int] = field(default_factory=dict)
-    max_khz: tuple[int, ...] = ()
+    max_khz: dict[int, int] = field(default_factory=dict)
     charging: bool | None = None
 
 

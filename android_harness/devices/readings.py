@@ -117,7 +117,7 @@ def parse_facts(text: str, kind: str, serial: str) -> Facts:
         soc=chip or next((name for name in named if name), None),
         build=props.get("ro.build.fingerprint"),
         governors=tuple(sorted(set(section("governors").split()))),
-        cpu_max_khz=parse_khz(section("max")),
+        cpu_max_khz=tuple(parse_khz(section("max")).values()),
         free_bytes=parse_df(section("df")),
         emulated=_emulation(props, cpuinfo, abi, section("kernel").strip()),
     )
@@ -165,15 +165,15 @@ def parse_cpuinfo(text: str) -> dict[str, str]:
     return parse_pairs(text, ":")
 
 
-def parse_khz(text: str) -> tuple[int, ...]:
-    """Frequencies of lines like "cpu4 2400000", in the order of the CPUs; CPUs that are off or
+def parse_khz(text: str) -> dict[int, int]:
+    """Frequencies of lines like "cpu4 2400000" by the CPU's number, in order; CPUs that are off or
     show nothing are left out."""
     found: dict[int, int] = {}
     for line in text.splitlines():
         match = re.fullmatch(r"cpu([0-9]{1,4}) +([0-9]{1,9})", line.strip())
         if match is not None:
             found[int(match[1])] = int(match[2])
-    return tuple(found[cpu] for cpu in sorted(found))
+    return dict(sorted(found.items()))
 
 
 def parse_df(text: str) -> int | None:

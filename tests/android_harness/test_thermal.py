@@ -12,7 +12,7 @@ from recorded_runs import record
 from android_harness.devices import Completed, Facts, Thermal
 from android_harness.thermal import Gate, drifting, limiting, throttling, wait_until_cool
 
-COOL = Thermal(status=0, battery_c=30.0, max_khz=(2_400_000, 2_400_000))
+COOL = Thermal(status=0, battery_c=30.0, max_khz={0: 2_400_000, 1: 2_400_000})
 
 
 @dataclass
@@ -102,12 +102,14 @@ def test_what_a_device_does_not_say_is_no_reason() -> None:
 
 
 def test_a_rising_status_and_a_falling_limit_are_throttling() -> None:
-    after = Thermal(status=2, max_khz=(2_400_000, 1_100_000))
+    after = Thermal(status=2, max_khz={0: 2_400_000, 1: 1_100_000})
     assert list(throttling(COOL, after)) == [
         "thermal status rose from 0 (none) to 2 (moderate)",
         "CPU 1 was limited from 2400 to 1100 MHz",
     ]
     assert list(throttling(after, COOL)) == []
+    one_is_off = Thermal(status=0, max_khz={1: 2_400_000})
+    assert list(throttling(COOL, one_is_off)) == list(throttling(one_is_off, COOL)) == []
 
 
 @pytest.mark.parametrize(

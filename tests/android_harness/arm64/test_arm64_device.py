@@ -83,7 +83,7 @@ def test_heat_is_seen(phone: EmulatedPhone, device: AdbDevice) -> None:
     cool = device.thermal()
     assert (cool.status, cool.battery_c, cool.charging) == (0, 30.5, False)
     assert dict(cool.zones_mc) == {"cpu-0": 38_000}
-    assert cool.max_khz == (TOP_KHZ,) * CORES
+    assert cool.max_khz == dict.fromkeys(range(CORES), TOP_KHZ)
     phone.set_thermal_status(3)
     phone.set_battery(temperature_c=41.2, plugged=True)
     phone.set_zone(91_500)
@@ -91,7 +91,7 @@ def test_heat_is_seen(phone: EmulatedPhone, device: AdbDevice) -> None:
     hot = device.thermal()
     assert (hot.status, hot.battery_c, hot.charging) == (3, 41.2, True)
     assert dict(hot.zones_mc) == {"cpu-0": 91_500}
-    assert hot.max_khz == (TOP_KHZ, 1_200_000)
+    assert hot.max_khz == {0: TOP_KHZ, 1: 1_200_000}
     phone.remove_service("thermalservice")
     phone.remove_service("battery")
     silent = device.thermal()

@@ -74,7 +74,7 @@ def test_facts_and_readings_are_the_devices(standin: Start, reach: Reach) -> Non
     hot = device.thermal()
     assert (hot.status, hot.battery_c, hot.charging) == (3, 41.7, False)
     assert hot.zones_mc == {"cpu-0-0": 91_500}
-    assert hot.max_khz == (1_100_000, 1_100_000)
+    assert hot.max_khz == {0: 1_100_000, 1: 1_100_000}
     assert all(len(command.encode()) < 4096 for command in phone.commands), "one message each"
 
 
