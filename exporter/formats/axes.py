@@ -92,7 +92,8 @@ def declaration(job: Lowering, inputs: Signature, outputs: Signature) -> dict[st
     """The metadata to embed: the job's, and the shapes where any of them varies."""
     if not job.dynamic:
         return dict(job.metadata)
-    shapes = json.dumps({"inputs": inputs, "outputs": outputs}, sort_keys=True)
+    # In the module's order, which is what formats without names go by.
+    shapes = json.dumps({"inputs": inputs, "outputs": outputs})
     return {**job.metadata, DECLARATION_KEY: shapes}
 
 

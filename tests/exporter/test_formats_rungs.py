@@ -102,6 +102,29 @@ def test_an_axis_varies_and_is_declared(
         assert delta < TOLERANCES.get(rung, 0.1 * np.ptp(wanted))
 
 
+class Unsorted(nn.Module):
+    """`Masked`, whose inputs are not called in alphabetical order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Masked()
+
+    def forward(self, rows: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.inner(rows, count)
+        return y
+
+
+@pytest.mark.slow
+@each_format
+def test_inputs_keep_the_modules_order(target: Target, tmp_path: Path) -> None:
+    calls = [dict(zip(("rows", "count"), c.values(), strict=True)) for c in sequences(20, 4, 50)]
+    axes = {"rows": {2: Axis("T", 4, 50)}}
+    job = Lowering(Unsorted().eval(), calls[0], calls, {"contract_id": "0" * 16}, dynamic=axes)
+    path = build(target, "fp32", job, tmp_path)
+    assert list(facts_of(target, path)["inputs"].values()) == [[1, 5, "T:4..50"], [1]]
+    assert target.format().load(path)(*calls[2].values()).shape == (1, 50, 9)
+
+
 @pytest.mark.slow
 @each_rung
 def test_a_rung_is_what_it_is_called(
