@@ -7,6 +7,7 @@ CONFIG  ?= nano
 MINUTES ?= 3
 DATA    ?=
 LEXICON ?=
+DEVICE  ?= host
 FIT_OPTIONS = --config $(CONFIG) --minutes $(MINUTES) $(if $(DATA),--data $(DATA)) $(if $(LEXICON),--lexicon $(LEXICON))
 
 .DEFAULT_GOAL := help
@@ -31,8 +32,8 @@ train: setup  ## Train a small model (DATA=, MINUTES=, CONFIG=, LEXICON=)
 export: setup  ## Export the newest checkpoint to every format
 	$(BIN)/swipe-export all --quantize
 
-bench: setup  ## Measure the bundle on this machine
-	$(BIN)/swipe-bench
+bench: setup  ## Measure the bundle here, or DEVICE=android: on a phone
+	$(BIN)/swipe-bench --device $(DEVICE)
 
 test: setup lint  ## Lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
