@@ -29,9 +29,10 @@ NATIVE = DevicePlan(rounds=1, iters=500, min_secs=0)
 def main(
     bundle: Annotated[Path, typer.Argument(help="A folder written by swipe-export.")],
     repeats: Annotated[int, typer.Option(min=3, help="Pairs of measurements.")] = 7,
+    lexicon: Annotated[str | None, typer.Option(help="As for swipe-bench.")] = None,
 ) -> None:
     """Print medians and ratios of every artefact that both can execute."""
-    opened = open_bundle(bundle, None, print)
+    opened = open_bundle(bundle, lexicon, print)
     device = LocalDevice()
     pairs: dict[str, list[tuple[float, float]]] = {}
     for repeat in range(repeats):
