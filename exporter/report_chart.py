@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
+
+from exporter.html import escape
 
 WIDTH: Final = 640
 HEIGHT: Final = 340

@@ -1,4 +1,4 @@
-"""The bundle as one HTML file: no script, no network, dark or light as the reader has it.
+"""The bundle as one HTML file; `exporter.html` says how pages are made.
 
 Everything that comes from a manifest is escaped: names of data sets, libraries and reasons are
 other people's text.
@@ -6,36 +6,13 @@ other people's text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from exporter.figures import BRIEF, brief_cells
+from exporter.html import escape, page, table
 from exporter.manifest import FormatEntry, Manifest, RungEntry
 from exporter.report_chart import Dot, draw
-
-_STYLE: Final = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#c9d0d8;--back:#fff;
---good:#1a7f4b;--bad:#b3261e;--open:#8a6d00;--dot:#2563b0}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#9aa5b1;--line:#3a424b;--back:#14171a;
---good:#58c48c;--bad:#ff8a80;--open:#e0c060;--dot:#7ab0f5}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);margin:0 auto;
-max-width:60rem;padding:1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-th,td{padding:.3rem .7rem .3rem 0;text-align:right;border-bottom:1px solid var(--line);
-white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-code{overflow-wrap:anywhere}
-.PASS{color:var(--good)}.FAIL{color:var(--bad)}.UNVERIFIED{color:var(--open)}
-.soft{color:var(--soft)}svg{width:100%;height:auto}
-svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .mark{fill:var(--soft)}
-.axis{stroke:var(--line);fill:none}.budget{stroke:var(--bad);stroke-dasharray:4 4;fill:none}
-.whisker{stroke:var(--dot);fill:none}.dot{fill:var(--dot);stroke:var(--dot)}
-.open{fill:var(--back)}
-.bar{display:inline-block;width:6rem;height:.6rem;background:var(--line)}
-.bar i{display:block;height:100%;background:var(--dot)}
-"""
 
 
 def render(manifest: Manifest) -> str:
@@ -46,13 +23,13 @@ def render(manifest: Manifest) -> str:
         *(f"<p>{escape(line.replace('`', ''))}</p>" for line in manifest.source.lines()),
         f"<p>Quantization may cost {manifest.accuracy_budget:g} points of accuracy.</p>",
         "<h2>To ship</h2>",
-        _table(
+        table(
             ("artefact", "file", "kB", "verdict", "level", *BRIEF),
             map(_shipped, manifest.formats),
         ),
         *_chart(manifest),
         "<h2>Where they differ from PyTorch</h2>",
-        _table(
+        table(
             ("artefact", "frames agree", "", "lost", "not ruled out", "worst part", "lost there"),
             (row for entry in manifest.formats for row in _differences(entry)),
         ),
@@ -61,24 +38,7 @@ def render(manifest: Manifest) -> str:
         "<h2>Where it comes from</h2>",
         _provenance(manifest),
     ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>Export report</title><style>{_STYLE}</style></head><body>",
-            *body,
-            "</body></html>",
-            "",
-        ]
-    )
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return page("Export report", body)
 
 
 def _status(rung: RungEntry) -> str:
@@ -175,4 +135,4 @@ def _provenance(manifest: Manifest) -> str:
         facts |= {"built": f"{build.created} on {build.platform}", "commit": build.commit or "-"}
         facts |= {"processor": build.processor, **build.versions}
     rows = ((escape(name), f"<code>{escape(fact)}</code>") for name, fact in facts.items())
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
