@@ -202,7 +202,8 @@ def _measure(
 
 def _show(results: Results, path: Path) -> None:
     """Print and keep `results`, and end with their exit code."""
-    from android_harness.tables import notes_of, tables_of
+    from android_harness.grids import notes_of
+    from android_harness.tables import tables_of
 
     for table in tables_of(results):
         console.print(table)

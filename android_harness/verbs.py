@@ -53,8 +53,9 @@ def report(
 
     Example: [bold]swipe-bench report laptop.json pixel.json[/]
     """
+    from android_harness.grids import notes_of, side_by_side
     from android_harness.results import load_results
-    from android_harness.tables import notes_of, side_by_side, tables_of
+    from android_harness.tables import table_of, tables_of
 
     loaded = [load_results(path) for path in results]
     for found in loaded:
@@ -63,7 +64,8 @@ def report(
         for note in notes_of(found):
             console.print(note)
     if len(loaded) > 1:
-        console.print(side_by_side([device for found in loaded for device in found.devices]))
+        everywhere = [device for found in loaded for device in found.devices]
+        console.print(table_of(side_by_side(everywhere)))
 
 
 def devices(
