@@ -9,6 +9,7 @@ import typer
 
 from swipe.console import console, make_table
 from swipe.errors import ParityError
+from swipe.files import write_text_atomic
 
 
 def diff(
@@ -48,12 +49,16 @@ def diff(
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results of swipe-bench, any number.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with charts of them here, too.")
+    ] = None,
 ) -> None:
     """The tables of earlier results, and their devices side by side.
 
-    Example: [bold]swipe-bench report laptop.json pixel.json[/]
+    Example: [bold]swipe-bench report laptop.json pixel.json --html phones.html[/]
     """
     from android_harness.grids import notes_of, side_by_side
+    from android_harness.page import render
     from android_harness.results import load_results
     from android_harness.tables import table_of, tables_of
 
@@ -66,6 +71,9 @@ def report(
     if len(loaded) > 1:
         everywhere = [device for found in loaded for device in found.devices]
         console.print(table_of(side_by_side(everywhere)))
+    if html is not None:
+        write_text_atomic(html, render(loaded))
+        console.print(f"page: {html}")
 
 
 def devices(
