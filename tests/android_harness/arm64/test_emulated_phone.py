@@ -210,6 +210,19 @@ def test_a_dead_phone_says_why(phone_rootfs: Path, own_entries: bool, tmp_path: 
     assert phone.processes() == []
 
 
+@pytest.mark.parametrize(("ci", "outcome"), [("true", "1 error"), ("", "1 skipped")])
+def test_without_its_programs_ci_fails_and_others_skip_loudly(
+    tmp_path: Path, ci: str, outcome: str
+) -> None:
+    case = f"{__file__}::test_the_processor_is_arms[max]"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", case]
+    environment = {**os.environ, "PATH": str(tmp_path), "CI": ci}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert outcome in done.stdout
+    assert "NOT TESTED: nothing is executed on aarch64" in done.stdout
+    assert "qemu-aarch64-static" in done.stdout
+
+
 def test_the_files_are_built_once(phone_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert rootfs.ensure_rootfs() == phone_rootfs
