@@ -38,11 +38,13 @@ pytestmark = pytest.mark.slow
 SWIPES = 512
 ENGINES = {"onnx": "onnxruntime", "executorch": "executorch"}
 ARTEFACTS = [f"{engine} baked {rung}" for engine in ENGINES for rung in ("int8", "fp32")]
-BRIEF = DevicePlan(rounds=2, iters=20, min_secs=0.0, warmup=2, gate=Gate(limit_s=6.0))
+BRIEF = DevicePlan(rounds=1, iters=20, min_secs=0.0, warmup=2, gate=Gate(limit_s=6.0))
 FLOAT_DELTA = 1e-4
 """Of logits up to about 40; x86 and ARM add in another order."""
 INT8_DECISIONS = 0.995
 """Least share of equal decisions: a value on the edge between two steps may fall either way."""
+
+SLOW_KHZ = 1_200_000
 
 Connect = Callable[[EmulatedPhone], AdbDevice]
 StartPhone = Callable[..., EmulatedPhone]
@@ -106,7 +108,7 @@ def reports(
     """Both phones side by side, in one run for all: starting a runner takes an emulator seconds.
 
     "max" is hot at first, and cools down while it is waited for. The battery of the other is hot
-    and stays so, and between two rounds it slows down and warms up.
+    and stays so, and when its calls are to be timed it slows down and warms up.
     """
     cooling, heating = phones["max"], phones["cortex-a53"]
     cooling.set_thermal_status(3)
@@ -115,8 +117,8 @@ def reports(
     def say(line: str) -> None:
         if line.startswith(cooling.serial) and "waiting for it to cool down" in line:
             cooling.set_thermal_status(0)
-        if line.startswith(heating.serial) and "round 2 of 2" in line:
-            heating.set_max_khz(1_200_000)
+        if line.startswith(heating.serial) and "round 1 of 1" in line:
+            heating.set_max_khz(SLOW_KHZ)
             heating.set_thermal_status(2)
 
     found, lost = bench_devices(
@@ -163,12 +165,13 @@ def test_int8_decides_as_on_this_machine(cpu: str, reports: dict[str, DeviceRepo
 @pytest.mark.parametrize("cpu", PROCESSORS)
 def test_all_that_a_run_reads_is_there(cpu: str, reports: dict[str, DeviceReport]) -> None:
     for row in reports[cpu].rows:
-        assert [len(samples) >= BRIEF.iters for samples in row.latency_ns] == [True, True]
+        assert [len(samples) >= BRIEF.iters for samples in row.latency_ns] == [True]
         assert min(row.load_ms) > 0
         assert row.memory is not None
         assert row.memory.rss.peak is not None
+        khz = TOP_KHZ if cpu == "max" else SLOW_KHZ
         for block in row.blocks[0]:
-            assert (block.temp_mc, block.khz_cur, block.khz_max) == (38_000, TOP_KHZ, TOP_KHZ)
+            assert (block.temp_mc, block.khz_cur, block.khz_max) == (38_000, khz, khz)
 
 
 def test_a_hot_phone_is_waited_for(opened: Opened, reports: dict[str, DeviceReport]) -> None:
@@ -189,7 +192,6 @@ def test_a_phone_that_gets_hot_is_not_believed(
         assert "started hot: battery at 41.5 C" in invalid
         assert "thermal status rose from 0 (none) to 2 (moderate)" in invalid
         assert "CPU 1 was limited from 2400 to 1200 MHz" in invalid
-        assert "its CPUs were limited from 2400 to 1200 MHz" in invalid
 
 
 def test_a_phone_of_another_kind_is_refused_before_anything_is_copied(
@@ -230,7 +232,7 @@ def test_a_killed_host_leaves_nothing_running(
     devices: dict[str, AdbDevice],
     tmp_path: Path,
 ) -> None:
-    phone, device, pack = phones["max"], devices["max"], tmp_path / "calls"
+    phone, device, pack = phones["cortex-a53"], devices["cortex-a53"], tmp_path / "calls"
     model = next(artefact for artefact in opened.artefacts if artefact.target.name == "onnx")
     pack.write_bytes(pack_calls(model.evidence.calls[:1]))
     given = [device.serial, str(device.adb), str(model.path), str(pack)]
