@@ -15,6 +15,8 @@ from exporter.formats import Inputs
 from exporter.parity import Level, Status
 from swipe.errors import LoweringError
 
+pytestmark = pytest.mark.slow
+
 Call = Returned | Refused
 
 
