@@ -82,6 +82,7 @@ def test_help_loads_no_heavy_library(module: str, tmp_path: Path) -> None:
         ("swipe.cli", ["synth", "void.txt/x.jsonl", "--count", "3"], 2, "cannot write"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_bad_input_is_one_line_with_its_mend(
     module: str, arguments: list[str], code: int, says: str, tmp_path: Path, released: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_modules_in_the_users_folder_are_not_taken_for_ours(tmp_path: Path, rele
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = _run("train.cli", "eval", "--debug", cwd=tmp_path)
     assert done.returncode == 2

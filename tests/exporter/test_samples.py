@@ -42,6 +42,7 @@ def test_given_data_is_split_by_writer() -> None:
     assert not calibration & verification
 
 
+@pytest.mark.slow
 def test_absent_training_data_is_replaced_by_synthetic_and_said_so() -> None:
     gone = {**RECORD, "train": "gone.jsonl.gz", "synthetic": False}
     samples = choose_samples(None, gone, QWERTY, 50)

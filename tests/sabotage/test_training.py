@@ -38,6 +38,8 @@ from train.swipe_data import SwipeData
 from train.swipe_task import SwipeTask
 from train.task import Batch, Score
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
 STEPS = 12
@@ -450,7 +452,6 @@ def test_l4_a_nan_metric_does_not_replace_the_earlier_checkpoint(
     assert path.read_bytes() == honest
 
 
-@pytest.mark.slow
 def test_l1_a_killed_run_is_recovered(tmp_path: Path, swipe_train: SwipeTrain) -> None:
     """SIGKILL at any moment: what lies in the folder loads, and --resume goes on from it."""
     settings = [*SMALL, "--steps", "300", "--set", "evaluation.times=50"]

@@ -306,6 +306,7 @@ def test_synthetic_swipes_are_the_same_in_a_folder_and_a_file(tmp_path: Path) ->
         np.testing.assert_allclose(one.points, other.points, atol=6e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_command_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

@@ -16,6 +16,8 @@ from train.config import TrainConfig, save_config
 from train.loop import fit
 from train.runs import CONFIG
 
+pytestmark = pytest.mark.slow
+
 FIELDS: dict[str, Any] = {
     "data": {"train": "synthetic:400", "dev_share": 0.3},
     "model": {"channels": 8, "dilations": [1, 2]},

@@ -16,6 +16,8 @@ from swipe.synthesis import synthesize
 from train.card import Facts, model_card
 from train.judge import evaluate_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = "wordfreq:2000"
 
 

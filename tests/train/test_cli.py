@@ -23,6 +23,8 @@ from train.checkpoint import load_checkpoint, save_checkpoint
 from train.cli import main
 from train.runs import publish_run
 
+pytestmark = pytest.mark.slow
+
 FAST = [
     "--data", "synthetic:400", "--steps", "6",
     "--set", "evaluation.times=2", "--set", "evaluation.swipes=20",

@@ -264,6 +264,7 @@ print(peak - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.slow
 def test_a_large_file_is_not_held_in_memory(tmp_path: Path, suffix: str) -> None:
     big = {f"w{i:02}": torch.full((2048, 4096), 0.5) for i in range(8)}
     path, small = tmp_path / f"big{suffix}", _saved(tmp_path / "small.pt", {"w": GOOD})

@@ -190,6 +190,7 @@ def test_what_is_mixed_in_makes_the_data_synthetic(tmp_path: Path) -> None:
     assert load(str(tmp_path / "real.jsonl"), {"synthetic:60": 0.1}).source["synthetic"] is True
 
 
+@pytest.mark.slow
 def test_several_synthetic_corpora_are_different_swipes() -> None:
     found = load("synthetic:400", {"synthetic": 0.1, "synthetic:300": 0.2})
     people = [writers(found.train), *(writers(part) for part, _ in found.mixed)]
