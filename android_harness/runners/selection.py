@@ -31,7 +31,8 @@ def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -
         UsageError: the set that was asked for is of another ABI.
         MissingError: there is no set, and it cannot be built from what is on this machine.
     """
-    chosen = flavour or FITTING.get((facts.abi, facts.android))
+    fitting = FITTING.get((facts.abi, facts.android))
+    chosen = flavour or (default_flavour() if facts.kind == "local" else fitting)
     if chosen is None:
         raise MissingError(
             f"there are no runners for {facts.abi} under Android ({facts.serial})",
@@ -51,7 +52,7 @@ def _find_or_build(flavour: str, say: Callable[[str], None]) -> RunnerSet:
         return find_set(flavour)
     except MissingError:
         # Other machines' compilers and engines are the user's to name.
-        if flavour != default_flavour():
+        if not flavour.startswith("linux-") or flavour != default_flavour():
             raise
     say(f"building the runner set {flavour} first")
     return build_set(flavour, Options(), say)
