@@ -54,10 +54,12 @@ class Comparison:
     Attributes:
         changes: in the order of the earlier results.
         apart: what was left out, and why.
+        compared: how many artefacts are in both; what is equal is no change.
     """
 
     changes: tuple[Change, ...]
     apart: tuple[str, ...]
+    compared: int
 
     @property
     def regressions(self) -> list[Change]:
@@ -69,6 +71,7 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
     """What changed from `old` to `new`."""
     changes: list[Change] = []
     apart: list[str] = []
+    compared = 0
     latency_apart = _settings_apart(old, new)
     scores_apart = None
     if old.verification_sha256 != new.verification_sha256:
@@ -86,6 +89,7 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
                 changes.append(Change(device.title, row.name, "measured", "yes", "no", worse=True))
                 continue
             pair = row, pairs[row.name]
+            compared += 1
             changes += _verdict(device, *pair)
             changes += _size(device, *pair, tolerance)
             if scores_apart is None:
@@ -102,7 +106,7 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
     ]
     if scores_apart is not None:
         apart.append(f"scores not compared, {scores_apart}")
-    return Comparison(tuple(changes), tuple(apart))
+    return Comparison(tuple(changes), tuple(apart), compared)
 
 
 def _matches(old: Results, new: Results) -> list[DeviceReport | None]:

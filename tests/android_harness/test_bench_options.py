@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from android_harness import host
+from android_harness.artefacts import Opened, open_bundle
+from android_harness.bench import bench_devices
 from android_harness.cli import app
 from android_harness.devices import Facts
 from android_harness.devices.local import LocalDevice
+from android_harness.measurement import DevicePlan
 from android_harness.runners import selection
 from android_harness.runners.build import Options
 from android_harness.runners.sets import RunnerSet
@@ -60,27 +64,35 @@ def test_what_a_device_lacks_is_known_before_this_machine_is_measured(published:
     assert "glibc-aarch64" in str(done.exception)
 
 
+@pytest.fixture(scope="module")
+def opened(published: Path) -> Opened:
+    """A bundle of two artefacts."""
+    return open_bundle(published, None, lambda line: None)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("runners_here")
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("asked", "reason"),
     [
-        (("--cpus", "nonsense"), "no list of CPUs"),
-        (("--cpus", "900"), "cannot stay on 900"),
-        (("--ep", "nonsense"), "no such provider"),
-        (("--ep", "xnnpack"), "for --ep xnnpack"),
-        (("--calls", "20000000"), "whole number from 0"),
+        ({"cpus": "nonsense"}, "no list of CPUs"),
+        ({"cpus": "900"}, "cannot stay on 900"),
+        ({"ep": "nonsense"}, "no such provider"),
+        ({"ep": "xnnpack"}, "for --ep xnnpack"),
+        ({"iters": 20_000_000}, "whole number from 0"),
     ],
     ids=["list", "cpu", "provider", "absent", "calls"],
 )
 def test_what_a_runner_cannot_do_is_no_fault_of_an_artefact(
-    published: Path, tmp_path: Path, options: tuple[str, ...], reason: str
+    runners_here: RunnerSet,
+    opened: Opened,
+    tmp_path: Path,
+    asked: dict[str, Any],
+    reason: str,
 ) -> None:
-    out = tmp_path / "bench.json"
-    done = _bench(published, "--device", "local", "--json", out, "--rounds", "1", *options)
-    assert isinstance(done.exception, UsageError), (done.output, done.exception)
-    assert reason in str(done.exception)
-    assert not out.exists()
+    device = LocalDevice(folder=str(tmp_path / "device"))
+    plan = DevicePlan(rounds=1, min_secs=0.0, **asked)
+    with pytest.raises(UsageError, match=reason):
+        bench_devices(opened, [device], lambda facts: runners_here, plan, lambda line: None)
 
 
 def test_the_runners_of_this_machine_are_those_that_are_built_here(
@@ -106,6 +118,23 @@ def test_the_runners_of_this_machine_are_those_that_are_built_here(
     phone = Facts("android", "A", None, "arm64-v8a", sdk=35, android=True)
     with pytest.raises(MissingError, match="android-arm64-v8a"):
         selection.runners_for(phone, None, lambda line: None)
+
+
+@pytest.mark.slow
+def test_an_engine_that_was_upgraded_makes_the_set_of_this_machine_stale(
+    runners_here: RunnerSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(flavour: str, options: Options, say: object) -> RunnerSet:
+        raise SwipeError(f"built {flavour}", fix="")
+
+    monkeypatch.setattr(selection, "build_set", build)
+    here, flavour = LocalDevice().facts(), runners_here.manifest.flavour
+    assert selection.runners_for(here, None, lambda line: None) == runners_here
+    program = runners_here.program("onnx").model_copy(update={"version": "1.17.0"})
+    old = runners_here.manifest.model_copy(update={"programs": {"onnx": program}})
+    monkeypatch.setattr(selection, "find_set", lambda name: RunnerSet(runners_here.folder, old))
+    with pytest.raises(SwipeError, match=f"built {flavour}"):
+        selection.runners_for(here, None, lambda line: None)
 
 
 def test_this_machine_says_which_processor_it_has() -> None:

@@ -135,6 +135,10 @@ def test_the_verb_fails_on_a_regression_and_on_nothing_to_compare(tmp_path: Path
     nothing = runner.invoke(app, ["diff", str(old), str(far)])
     assert isinstance(nothing.exception, ParityError)
     assert "nothing could be compared" in str(nothing.exception)
+    results(row(), threads=4).save(far)
+    equal = runner.invoke(app, ["diff", str(old), str(far)])
+    assert equal.exit_code == 0, "verdict, size and score were compared, and are equal"
+    assert "latency not compared" in equal.output
     fine = runner.invoke(app, ["diff", str(old), str(new), "--latency", "50"])
     assert fine.exit_code == 0
 

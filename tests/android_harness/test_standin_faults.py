@@ -156,8 +156,15 @@ def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
     assert Path(phone.folder, "lock").is_dir()
 
 
-@pytest.mark.parametrize("besides", [(), ("--device", "local")], ids=["alone", "side by side"])
-@pytest.mark.parametrize("phase", ["--outputs", "--min-secs 50"])
+@pytest.mark.parametrize(
+    ("besides", "phase"),
+    [
+        ((), "--min-secs 50"),
+        (("--device", "local"), "--outputs"),
+        (("--device", "local"), "--min-secs 50"),
+    ],
+    ids=["alone", "outputs side by side", "rounds side by side"],
+)
 def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
     standin: Start,
     published: Path,
