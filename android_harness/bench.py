@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from android_harness.artefacts import Opened, open_bundle
 from android_harness.devices import Device, Facts
+from android_harness.devices.process import end_programs
 from android_harness.devices.requirements import require_usable
 from android_harness.host import measure_host
 from android_harness.interleaving import Plan
@@ -18,7 +20,7 @@ from android_harness.measurement import DevicePlan, Measured, measure_device
 from android_harness.results import DeviceReport, Results
 from android_harness.runners.sets import RunnerSet
 from exporter.provenance import library_versions
-from swipe.errors import GateError, MissingError
+from swipe.errors import SwipeError
 from swipe.files import size_bytes
 
 Say = Callable[[str], None]
@@ -53,21 +55,38 @@ def bench_devices(
         does not spoil the others.
 
     Raises:
-        MissingError, GateError: the only device gave nothing.
+        SwipeError: the only device gave nothing.
     """
     if len(devices) == 1:
         measured = [_measure(opened, devices[0], find, plan, say)]
         return _judge(opened, measured, plan, say), {}
     gone: dict[str, str] = {}
+    stopped = Event()
     with ThreadPoolExecutor(len(devices)) as pool:
         waiting = {
-            device.name: pool.submit(_measure, opened, device, find, plan, say)
+            device.name: pool.submit(_measure, opened, device, find, plan, _until(stopped, say))
             for device in devices
         }
-        measured = [
-            found for name, future in waiting.items() if (found := _settled(name, future, gone))
-        ]
+        try:
+            measured = [
+                found for name, future in waiting.items() if (found := _settled(name, future, gone))
+            ]
+        except BaseException:  # interrupts reach this thread only, and the pool is waited for
+            stopped.set()
+            end_programs()
+            raise
     return _judge(opened, measured, plan, say), gone
+
+
+def _until(stopped: Event, say: Say) -> Say:
+    """`say` that ends its caller once `stopped` is set: something is said before every run."""
+
+    def told(line: str) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        say(line)
+
+    return told
 
 
 def _measure(
@@ -86,7 +105,7 @@ def _settled(name: str, future: Future[Measured], gone: dict[str, str]) -> Measu
     """What a device gave; a device that gave nothing is put into `gone`."""
     try:
         return future.result()
-    except (MissingError, GateError) as error:
+    except SwipeError as error:
         gone[name] = f"{error}; {error.fix}"
         return None
 

@@ -12,13 +12,16 @@ from android_harness.verbs import register as register_verbs
 from android_harness.verbs_runner import register as register_runner
 from swipe.console import console, make_app, run
 from swipe.errors import ExitCode, MissingError, ParityError, UsageError
+from swipe.files import require_writable
 
 if TYPE_CHECKING:
+    from android_harness.artefacts import Opened
     from android_harness.devices import Device
     from android_harness.measurement import DevicePlan, Say
     from android_harness.results import DeviceReport, Results
 
 BUNDLE: Final = Path("bundle")
+CPU: Final = "cpu"
 
 app = make_app(
     "Measure a bundle's artefacts against PyTorch: on this machine, or on a phone over adb.\n\n"
@@ -61,7 +64,7 @@ def bench(
     ] = None,
     ep: Annotated[
         str, typer.Option(help="ONNX Runtime's execution provider on the device: cpu, xnnpack.")
-    ] = "cpu",
+    ] = CPU,
     rounds: Annotated[
         int | None,
         typer.Option("--rounds", "--blocks", min=1, help="Rounds over all; default: 20, 5 there."),
@@ -101,10 +104,13 @@ def bench(
 
     Example: [bold]swipe-bench bundle --device host --device android --rounds 10[/]
     """
-    from android_harness.measurement import DevicePlan
+    from android_harness.artefacts import open_bundle
+    from android_harness.measurement import ROUND_SECONDS, DevicePlan
     from android_harness.thermal import Gate
 
     places = tuple(dict.fromkeys(device or [Where.HOST]))
+    if places == (Where.HOST,):
+        _refuse_options_of_devices(clean, cpus, ep != CPU, runtime, sustained)
     devices = _open_devices(places, serial, adb, device_dir)
     if clean:
         _clean(devices)
@@ -113,6 +119,7 @@ def bench(
         rounds=rounds or 5,
         iters=calls or 100,
         min_secs=min_secs,
+        max_secs=max(min_secs, ROUND_SECONDS),
         threads=threads,
         cpus=cpus,
         ep=ep,
@@ -123,15 +130,34 @@ def bench(
         bundle = BUNDLE
         if not bundle.exists():
             _export_first(bundle)
+    out = json_out or bundle / "bench.json"
     with console.status("") as status:
-        results = _measure(
-            bundle, places, devices, plan, (rounds, calls), runtime, lexicon, status.update
-        )
-    _show(results, json_out or bundle / "bench.json")
+        opened = open_bundle(bundle, lexicon, status.update)
+        require_writable(out)
+        results = _measure(opened, places, devices, plan, (rounds, calls), runtime, status.update)
+    _show(results, out)
 
 
 register_verbs(app)
 register_runner(app)
+
+
+def _refuse_options_of_devices(
+    clean: bool, cpus: str | None, ep: bool, runtime: str | None, sustained: float
+) -> None:
+    """The Python runtimes know none of these: results must not say that they were heeded."""
+    given = {
+        "--clean": clean,
+        "--cpus": cpus,
+        "--ep": ep,
+        "--runtime": runtime,
+        "--sustained": sustained,
+    }
+    for option in (name for name, value in given.items() if value):
+        raise UsageError(
+            f"{option} is for devices, and none is to be measured",
+            fix="add --device android, or --device local",
+        )
 
 
 def _open_devices(
@@ -167,36 +193,29 @@ def _clean(devices: list[Device]) -> None:
 
 
 def _measure(
-    bundle: Path,
+    opened: Opened,
     places: tuple[Where, ...],
     devices: list[Device],
     plan: DevicePlan,
     host: tuple[int | None, int | None],
     runtime: str | None,
-    lexicon: str | None,
     say: Say,
 ) -> Results:
-    from android_harness.artefacts import open_bundle
     from android_harness.bench import bench_devices, collect
     from android_harness.host import measure_host
     from android_harness.interleaving import Plan
     from android_harness.runners.selection import runners_for
 
-    opened = open_bundle(bundle, lexicon, say)
     reports: list[DeviceReport] = []
     lost: dict[str, str] = {}
-    if Where.HOST in places:
-        rounds, calls = host
-        reports.append(
-            measure_host(
-                opened, Plan(blocks=rounds or 20, block_calls=calls or 25), plan.threads, say
-            )
-        )
-    if devices:
-        found, lost = bench_devices(
+    if devices:  # first, because much can be missing there, and nothing here
+        reports, lost = bench_devices(
             opened, devices, lambda facts: runners_for(facts, runtime, say), plan, say
         )
-        reports += found
+    if Where.HOST in places:
+        rounds, calls = host
+        here = Plan(blocks=rounds or 20, block_calls=calls or 25)
+        reports.insert(0, measure_host(opened, here, plan.threads, say))
     return collect(opened, reports, threads=plan.threads, plan=plan, lost=lost)
 
 
@@ -214,7 +233,9 @@ def _show(results: Results, path: Path) -> None:
         console.print(f"results with raw samples: {path}")
     if results.failed:
         reasons = "; ".join(
-            f"{row.name}: {', '.join(row.verdict.reasons)}" for row in results.failed
+            f"{device.title}, {row.name}: {', '.join(row.verdict.reasons)}"
+            for device in results.devices
+            for row in device.failed
         )
         raise ParityError(reasons, fix="export again; a stale or damaged artefact is not shipped")
     if results.lost:

@@ -54,10 +54,12 @@ class Comparison:
     Attributes:
         changes: in the order of the earlier results.
         apart: what was left out, and why.
+        compared: how many artefacts are in both; what is equal is no change.
     """
 
     changes: tuple[Change, ...]
     apart: tuple[str, ...]
+    compared: int
 
     @property
     def regressions(self) -> list[Change]:
@@ -69,13 +71,15 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
     """What changed from `old` to `new`."""
     changes: list[Change] = []
     apart: list[str] = []
+    compared = 0
     latency_apart = _settings_apart(old, new)
     scores_apart = None
     if old.verification_sha256 != new.verification_sha256:
         scores_apart = "they were judged on other samples"
-    later = {_identity(device): device for device in new.devices}
-    for device in old.devices:
-        match = later.pop(_identity(device), None)
+    elif old.lexicon != new.lexicon:
+        scores_apart = "they were decoded with another lexicon"
+    matches = _matches(old, new)
+    for device, match in zip(old.devices, matches, strict=True):
         if match is None:
             apart.append(f"{device.title}: not in the later results")
             continue
@@ -85,6 +89,7 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
                 changes.append(Change(device.title, row.name, "measured", "yes", "no", worse=True))
                 continue
             pair = row, pairs[row.name]
+            compared += 1
             changes += _verdict(device, *pair)
             changes += _size(device, *pair, tolerance)
             if scores_apart is None:
@@ -94,15 +99,37 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
                 changes += _latency(device, *pair, tolerance)
             else:
                 apart.append(f"{device.title}, {row.name}: latency not compared, {reason}")
-    apart += [f"{device.title}: not in the earlier results" for device in later.values()]
+    apart += [
+        f"{device.title}: not in the earlier results"
+        for device in new.devices
+        if not any(device is match for match in matches)
+    ]
     if scores_apart is not None:
         apart.append(f"scores not compared, {scores_apart}")
-    return Comparison(tuple(changes), tuple(apart))
+    return Comparison(tuple(changes), tuple(apart), compared)
 
 
-def _identity(device: DeviceReport) -> tuple[str, str | None, str]:
-    """What makes figures of two runs comparable; two phones of one model are one."""
-    return device.facts.kind, device.facts.model, device.facts.abi
+def _matches(old: Results, new: Results) -> list[DeviceReport | None]:
+    """The later report for each earlier one: of the same phone, or else of one like it."""
+    left = list(new.devices)
+    found: list[DeviceReport | None] = [None] * len(old.devices)
+    for same in (_itself, _identity):
+        for place, device in enumerate(old.devices):
+            like = [later for later in left if same(later) == same(device)]
+            if found[place] is None and like:
+                found[place] = like[0]
+                left = [later for later in left if later is not like[0]]
+    return found
+
+
+def _identity(device: DeviceReport) -> tuple[str | None, ...]:
+    """What makes figures of two runs comparable; another phone of the same model will do."""
+    facts = device.facts
+    return facts.kind, facts.model, facts.soc, facts.abi
+
+
+def _itself(device: DeviceReport) -> tuple[str | None, ...]:
+    return *_identity(device), device.facts.serial
 
 
 def _settings_apart(old: Results, new: Results) -> str | None:

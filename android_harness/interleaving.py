@@ -100,5 +100,5 @@ def measure(
 
 def rotated(names: Sequence[str], by: int) -> list[str]:
     """`names`, starting elsewhere in each round: a fixed order is what drift punishes."""
-    shift = by % len(names)
+    shift = by % len(names) if names else 0
     return [*names[shift:], *names[:shift]]

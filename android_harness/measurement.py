@@ -23,13 +23,14 @@ import numpy as np
 from android_harness.artefacts import Artefact
 from android_harness.devices import Device, Facts, Thermal
 from android_harness.devices.folder import DeviceFolder
+from android_harness.devices.lock import Lock
 from android_harness.interleaving import rotated
 from android_harness.pack import Answers, pack_calls
 from android_harness.parity import wanted_calls
 from android_harness.results import Slice
 from android_harness.runners.launch import Asked, Launcher
 from android_harness.runners.record import RunRecord
-from android_harness.runners.sets import RunnerSet
+from android_harness.runners.sets import RunnerSet, build_command
 from android_harness.thermal import Gate, throttling, wait_until_cool
 from swipe.errors import LoweringError
 
@@ -37,6 +38,9 @@ Say = Callable[[str], None]
 
 SLICE_SECONDS: Final = 5.0
 """Length of a piece of a sustained run."""
+
+ROUND_SECONDS: Final = 60.0
+"""Most for the timed calls of a round, unless more is asked for."""
 
 OUTPUT_SECONDS: Final = 1800.0
 """Most for the outputs of all calls: an emulator takes a hundred times as long as a phone."""
@@ -62,7 +66,7 @@ class DevicePlan:
     rounds: int = 5
     iters: int = 100
     min_secs: float = 0.5
-    max_secs: float = 60.0
+    max_secs: float = ROUND_SECONDS
     warmup: int = 20
     threads: int = 1
     cpus: str | None = None
@@ -156,7 +160,7 @@ def measure_device(
         GateError: something came back that is not of this run.
     """
     folder = DeviceFolder(device)
-    with folder.lock():
+    with folder.lock() as lock:
         for killed in folder.stale_run_cleanup():
             say(f"{device.name}: ended program {killed.pid}, which an earlier run left behind")
         folder.prune()
@@ -173,9 +177,9 @@ def measure_device(
             _collect_outputs(launcher, item, plan)
         second = wait_until_cool(device, plan.gate, say)
         before = device.thermal()
-        _run_rounds(launcher, placed, plan, say)
-        _sustain(launcher, placed, plan, say)
+        _run_rounds(launcher, placed, plan, lock, say)
         after = device.thermal()
+        _sustain(launcher, placed, plan, say)  # heat is its purpose, and no fault of the rounds
         folder.prune()
     return Measured(
         facts=facts,
@@ -194,7 +198,8 @@ def _skipped(artefacts: Sequence[Artefact], runners: RunnerSet) -> Iterator[tupl
     for artefact in artefacts:
         if artefact.target.name not in runners.manifest.programs:
             reason = runners.manifest.absent.get(artefact.target.name, "the format is not ours")
-            yield artefact.name, f"no runner for {artefact.target.name}: {reason}"
+            fix = build_command(runners.manifest.flavour)
+            yield artefact.name, f"no runner for {artefact.target.name}: {reason}; then {fix}"
         elif artefact.evidence.texts is not None:
             yield artefact.name, "its operators on text are a library that is not on the device"
 
@@ -221,12 +226,15 @@ def _collect_outputs(launcher: Launcher, item: _Placed, plan: DevicePlan) -> Non
         item.runs.memory, _ = _run(launcher, item, replace(plan.asked, timed=item.timed))
 
 
-def _run_rounds(launcher: Launcher, placed: Sequence[_Placed], plan: DevicePlan, say: Say) -> None:
+def _run_rounds(
+    launcher: Launcher, placed: Sequence[_Placed], plan: DevicePlan, lock: Lock, say: Say
+) -> None:
     by_name = {item.artefact.name: item for item in placed}
     asked = replace(plan.asked, iters=plan.iters, min_secs=plan.min_secs)
     for number in range(plan.rounds):
-        say(f"{launcher.device.name}: measuring, round {number + 1} of {plan.rounds}")
+        lock.require()  # two hosts would measure each other
         for name in rotated(list(by_name), number):
+            say(f"{launcher.device.name}: measuring, round {number + 1} of {plan.rounds}: {name}")
             item = by_name[name]
             if item.runs.failure is None:
                 with _one_artefact(item.runs):
@@ -275,5 +283,7 @@ def _one_artefact(runs: Runs) -> Iterator[None]:
 
 
 def _run(launcher: Launcher, item: _Placed, asked: Asked) -> tuple[RunRecord, Answers | None]:
-    entry = item.artefact.entry
-    return launcher.run(item.artefact.target.name, item.model, str(entry.sha256), item.pack, asked)
+    entry, engine = item.artefact.entry, item.artefact.target.name
+    if engine != "onnx":  # whose programs have their backend written into them
+        asked = replace(asked, ep="cpu")
+    return launcher.run(engine, item.model, str(entry.sha256), item.pack, asked)

@@ -41,9 +41,9 @@ def diff(
             f"{len(found.regressions)} regressions: {', '.join(names)}",
             fix="find the change that caused them, or say how much worse is fine, see --help",
         )
-    if not found.changes:
+    if not found.compared:
         raise ParityError(
-            "nothing could be compared", fix="measure both on one device with the same settings"
+            "nothing could be compared", fix="measure the same bundle on the same device"
         )
 
 

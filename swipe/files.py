@@ -7,6 +7,7 @@ read-only one becomes one clear error, and what was there before stays.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -109,6 +110,22 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
         f"cannot write {path}: {error.strerror or error}",
         fix="choose a writable place with enough free space",
     )
+
+
+def require_writable(path: Path) -> None:
+    """Check now that `path` can be replaced later, when there is something to lose.
+
+    Raises:
+        UsageError: it is a folder, or its own folder cannot be created or written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:

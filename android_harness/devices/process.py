@@ -16,8 +16,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from android_harness.devices import Completed
+
+_running: Final[set[subprocess.Popen[bytes]]] = set()
+
+
+def end_programs() -> None:
+    """Kill what `run` waits for in any thread: only the first one is told of an interrupt."""
+    for process in tuple(_running):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(argv: Sequence[str | Path], timeout_s: float, *, tether: bool = False) -> Completed:
@@ -47,6 +57,7 @@ def run(argv: Sequence[str | Path], timeout_s: float, *, tether: bool = False) -
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
+            _running.add(process)
         stdout, stderr = process.communicate(timeout=timeout_s)
     except BaseException:
         if process is not None:
@@ -54,6 +65,8 @@ def run(argv: Sequence[str | Path], timeout_s: float, *, tether: bool = False) -
                 os.killpg(process.pid, signal.SIGKILL)
         raise
     finally:
+        if process is not None:
+            _running.discard(process)
         os.close(stdin)
         if ours is not None:
             os.close(ours)

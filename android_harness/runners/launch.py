@@ -20,13 +20,13 @@ from android_harness.devices.folder import DeviceFolder
 from android_harness.pack import Answers, read_answers
 from android_harness.runners.record import Invocation, RunRecord, read_record
 from android_harness.runners.sets import RunnerSet
-from swipe.errors import GateError, LoweringError
+from swipe.errors import GateError, LoweringError, UsageError
 
 GRACE_SECONDS: Final = 60.0
 """Beyond the runner's own limit, for loading and for writing outputs."""
 
-FINISHED, FAILED = 0, 3
-"""Exit statuses that come with a record."""
+FINISHED, USAGE, FAILED = 0, 2, 3
+"""Exit statuses of a runner; the first and the last come with a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Launcher:
 
         Raises:
             MissingError: the device is gone.
+            UsageError: the runner does not do what was asked of it, whatever the artefact.
             LoweringError: the artefact cannot be executed there.
             GateError: what came back is not of this run, or not what the record says.
         """
@@ -106,11 +107,11 @@ class Launcher:
             asked.max_secs + GRACE_SECONDS,
             tether=True,
         )
-        record = self._record(ended, place, nonce)
+        record = self._record(ended, place, asking)
         if record.model_sha256 != sha256:
             raise GateError(
                 f"{self.device.name} executed another file than {model}",
-                fix="swipe-bench --clean, then measure again",
+                fix="swipe-bench --clean with the same --device, then measure again",
             )
         return record, self._answers(record, place) if asked.outputs else None
 
@@ -123,15 +124,30 @@ class Launcher:
             f"exec env {shlex.join([*environment, *words])}"
         )
 
-    def _record(self, ended: Completed, place: str, nonce: str) -> RunRecord:
-        said = ended.stderr.strip().splitlines()
+    def _record(self, ended: Completed, place: str, asking: Invocation) -> RunRecord:
+        said = (ended.stderr or ended.stdout).strip().splitlines()
         last = f": {said[-1]}" if said else ""
+        if ended.code == USAGE:
+            raise UsageError(
+                f"the runner on {self.device.name} does not do that{last}",
+                fix="ask for something else, see swipe-bench run -h",
+            )
         if ended.code not in (FINISHED, FAILED):
             raise LoweringError(
                 f"the runner on {self.device.name} ended with status {ended.code}{last}",
                 fix="run it by hand on the device; a status above 128 is a signal, 139 a crash",
             )
-        record = read_record(self._pull(f"{place}/result.json").decode(errors="replace"), nonce)
+        text = self._pull(f"{place}/result.json").decode(errors="replace")
+        record = read_record(text, asking.nonce)
+        if record.stage == "cpus":
+            raise UsageError(
+                f"{self.device.name}: {record.error}", fix="name CPUs that it has with --cpus"
+            )
+        if record.stage == "load" and asking.ep != "cpu":
+            raise UsageError(
+                f"{self.device.name} cannot load it for --ep {asking.ep}: {record.error}",
+                fix="leave --ep away, or build the runners with a library that has it",
+            )
         if not record.ok:
             raise LoweringError(
                 f"{self.device.name} failed at {record.stage}: {record.error}",

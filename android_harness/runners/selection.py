@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import distributions
 from typing import Final
 
 from android_harness.devices import Facts
@@ -10,6 +11,9 @@ from android_harness.runners.build import Options, build_set
 from android_harness.runners.sets import RunnerSet, find_set
 from android_harness.runners.toolchains import default_flavour
 from swipe.errors import MissingError, UsageError
+
+PACKAGES: Final = {"onnx": "onnxruntime", "executorch": "executorch"}
+"""Where this machine's engines come from."""
 
 FITTING: Final = {
     ("arm64-v8a", True): "android-arm64-v8a",
@@ -31,7 +35,8 @@ def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -
         UsageError: the set that was asked for is of another ABI.
         MissingError: there is no set, and it cannot be built from what is on this machine.
     """
-    chosen = flavour or FITTING.get((facts.abi, facts.android))
+    fitting = FITTING.get((facts.abi, facts.android))
+    chosen = flavour or (default_flavour() if facts.kind == "local" else fitting)
     if chosen is None:
         raise MissingError(
             f"there are no runners for {facts.abi} under Android ({facts.serial})",
@@ -47,11 +52,23 @@ def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -
 
 
 def _find_or_build(flavour: str, say: Callable[[str], None]) -> RunnerSet:
+    # Other machines' compilers and engines are the user's to name.
+    ours = flavour.startswith("linux-") and flavour == default_flavour()
     try:
-        return find_set(flavour)
+        found = find_set(flavour)
+        if not ours or not _outdated(found):
+            return found
     except MissingError:
-        # Other machines' compilers and engines are the user's to name.
-        if flavour != default_flavour():
+        if not ours:
             raise
     say(f"building the runner set {flavour} first")
     return build_set(flavour, Options(), say)
+
+
+def _outdated(found: RunnerSet) -> bool:
+    """Whether an engine was installed in another release since: its figures are not of today's."""
+    return any(
+        installed.version.partition("+")[0] != program.version
+        for engine, program in found.manifest.programs.items()
+        for installed in distributions(name=PACKAGES[engine])
+    )

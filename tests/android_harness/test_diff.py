@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_runs import EMULATED, results, row
+from recorded_runs import EMULATED, PHONE, results, row
 from typer.testing import CliRunner
 
 from android_harness.cli import app
 from android_harness.diff import Tolerance, compare_results
-from android_harness.results import load_results
+from android_harness.results import DeviceReport, Results, load_results
 from swipe.errors import GateError, ParityError, UsageError
 
 CALM = ((10_000, 10_100, 10_200),) * 4
@@ -84,6 +85,42 @@ def test_scores_on_other_samples_are_not_compared() -> None:
     assert any("other samples" in line for line in found.apart)
 
 
+def test_scores_of_another_lexicon_are_not_compared() -> None:
+    new = results(row(score=10.0), lexicon={"name": "other", "sha256": "1" * 64})
+    found = compare_results(results(row()), new, Tolerance())
+    assert not found.regressions
+    assert any("another lexicon" in line for line in found.apart)
+
+
+def _phones(*phones: tuple[str, tuple[tuple[int, ...], ...]]) -> Results:
+    reports = (
+        DeviceReport(facts=replace(PHONE, serial=serial), rows=(row(rounds=rounds),), skipped={})
+        for serial, rounds in phones
+    )
+    return results(devices=tuple(reports))
+
+
+def test_of_two_phones_of_one_model_each_is_compared_with_itself() -> None:
+    old = _phones(("A", CALM), ("B", SLOW))
+    assert not compare_results(old, _phones(("B", SLOW), ("A", CALM)), Tolerance()).regressions
+    worse = compare_results(old, _phones(("B", SLOW), ("A", SLOW)), Tolerance())
+    assert {change.figure for change in worse.regressions} == {"p50 ms", "p90 ms"}
+    assert worse.apart == ()
+    # Another one of the same model will do; the one too many is said.
+    found = compare_results(_phones(("A", CALM)), _phones(("C", SLOW), ("D", CALM)), Tolerance())
+    assert found.regressions
+    assert found.apart == ("Pixel 9: not in the earlier results",)
+
+
+def test_two_machines_with_other_processors_are_not_one() -> None:
+    one, other = (replace(PHONE, kind="host", soc=name) for name in ("fast", "slow"))
+    found = compare_results(
+        results(row(), facts=one), results(row(rounds=SLOW), facts=other), Tolerance()
+    )
+    assert found.changes == ()
+    assert len(found.apart) == 2
+
+
 def test_the_verb_fails_on_a_regression_and_on_nothing_to_compare(tmp_path: Path) -> None:
     old, new, far = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "far.json"
     results(row()).save(old)
@@ -98,6 +135,10 @@ def test_the_verb_fails_on_a_regression_and_on_nothing_to_compare(tmp_path: Path
     nothing = runner.invoke(app, ["diff", str(old), str(far)])
     assert isinstance(nothing.exception, ParityError)
     assert "nothing could be compared" in str(nothing.exception)
+    results(row(), threads=4).save(far)
+    equal = runner.invoke(app, ["diff", str(old), str(far)])
+    assert equal.exit_code == 0, "verdict, size and score were compared, and are equal"
+    assert "latency not compared" in equal.output
     fine = runner.invoke(app, ["diff", str(old), str(new), "--latency", "50"])
     assert fine.exit_code == 0
 

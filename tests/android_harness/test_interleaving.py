@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from android_harness.interleaving import Plan, measure
+from android_harness.interleaving import Plan, measure, rotated
 from exporter.formats import Runner, calls_of
 
 INPUTS = np.arange(3 * 2 * 64, dtype=np.float32).reshape(3, 2, 64)
@@ -48,3 +48,7 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
         assert len(timings[name].load_ms) == 2
         rows = [value for called, value in calls[2 * len(names) :] if called == name]
         assert len(set(rows)) == len(INPUTS), "inputs rotate through the swipes"
+
+
+def test_nothing_rotates_to_nothing() -> None:
+    assert rotated([], 3) == []

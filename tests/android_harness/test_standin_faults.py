@@ -7,6 +7,7 @@ no program behind.
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 from standin import Faults, StandIn
 
 from android_harness.cli import app
+from android_harness.devices.local import LocalDevice
 from android_harness.results import load_results
 from android_harness.runners.sets import RunnerSet
 from swipe.errors import ExitCode, SwipeError
@@ -152,3 +154,41 @@ def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
     wait_until(lambda: not runners_of(phone), 5)
     assert not out.exists()
     assert Path(phone.folder, "lock").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("besides", "phase"),
+    [
+        ((), "--min-secs 50"),
+        (("--device", "local"), "--outputs"),
+        (("--device", "local"), "--min-secs 50"),
+    ],
+    ids=["alone", "outputs side by side", "rounds side by side"],
+)
+def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
+    standin: Start,
+    published: Path,
+    runners_here: RunnerSet,
+    adb: Path,
+    out: Path,
+    besides: tuple[str, ...],
+    phase: str,
+) -> None:
+    phone = standin()
+    words = [*command(phone, published, adb, out), "--min-secs", "50", *besides]
+    folders = [phone.folder, *([LocalDevice().folder] if besides else [])]
+    locks = [Path(folder, "lock") for folder in folders]
+    with subprocess.Popen([sys.executable, "-m", "android_harness.cli", *words]) as host:
+        try:
+            wait_until(lambda: any(phase in line for line in phone.commands), 90)
+            wait_until(
+                lambda: all((place / "lock").is_dir() for place in folders[: len(besides)]), 9
+            )
+            # What Ctrl-C does; a shell's background jobs do not heed that one.
+            host.send_signal(signal.SIGTERM)
+            assert host.wait(timeout=15) == 130
+        finally:
+            host.kill()
+    wait_until(lambda: not runners_of(phone), 5)
+    assert not out.exists()
+    assert [lock for lock in locks if lock.exists()] == []

@@ -79,6 +79,19 @@ def test_the_bench_judges_by_the_factorys_samples(bundle: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_bench_expects_bounds_of_artefacts_and_not_of_pytorch(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ":".join([str(Path(__file__).parent), *sys.path]))
+        request = ModelRequest("brought_models:sequences")
+        policy = Policy(quantize=False)
+        export(Request((find_target("onnx"),), request, out, policy), lambda line: None)
+    results = bench_host(out, PLAN, 1, None, lambda line: None)
+    assert [row.name for row in results.rows] == [EAGER, "onnx model fp32"]
+    assert results.failed == []
+
+
+@pytest.mark.slow
 def test_a_lexicon_is_no_business_of_such_a_bundle(bundle: Path) -> None:
     with pytest.raises(UsageError, match="is for swipe models"):
         bench_host(bundle, PLAN, 1, "wordfreq", lambda line: None)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from android_harness import measurement
 from android_harness.artefacts import Opened, open_bundle
 from android_harness.bench import bench_devices, collect
+from android_harness.devices import Completed, Thermal
 from android_harness.devices.local import LocalDevice
 from android_harness.measurement import DevicePlan
 from android_harness.results import DeviceReport, Results
 from android_harness.runners.build import Options, build_set
 from android_harness.runners.sets import File, Program, RunnerSet
 from android_harness.runners.toolchains import default_flavour
+from android_harness.thermal import Gate
 from exporter.parity import Level
 from swipe.errors import GateError, MissingError
 
 pytestmark = pytest.mark.slow
 
 BRIEF = DevicePlan(rounds=2, iters=10, min_secs=0.0, warmup=1)
+SLICE = 0.125
 WRAPPER = """#!/bin/sh
 asked="$*"
 value() {{ echo "$asked" | sed -n "s/.*$1 \\([^ ]*\\).*/\\1/p"; }}
@@ -164,3 +169,64 @@ def test_a_run_that_stayed_short_of_what_was_asked_is_not_valid(measure: Measure
     only_one = 'sed -i "s/\\"latency_ns\\":\\[\\([0-9]*\\)[0-9,]*/\\"latency_ns\\":[\\1/" "$result"'
     for row in measure("", only_one).rows:
         assert "only 1 of 10 calls in 60 s" in row.invalid
+
+
+def test_a_set_that_executes_nothing_says_how_to_have_one_that_does(
+    honest: RunnerSet, opened: Opened, tmp_path: Path
+) -> None:
+    absent = {"programs": {}, "absent": {"onnx": "no headers"}}
+    empty = RunnerSet(honest.folder, honest.manifest.model_copy(update=absent))
+    device = LocalDevice(folder=str(tmp_path / "device"))
+    (report,), _ = bench_devices(opened, [device], lambda facts: empty, BRIEF, lambda line: None)
+    assert report.rows == ()
+    assert list(report.skipped) == ["onnx baked fp32", "onnx agnostic fp32"]
+    for reason in report.skipped.values():
+        assert "no headers; then run: swipe-bench runner build" in reason
+    assert collect(opened, [report], threads=1).unverified
+
+
+@dataclass(frozen=True, slots=True)
+class Warming(LocalDevice):
+    """This machine, but a sustained run makes it hot."""
+
+    heat: list[int] = field(default_factory=list)
+
+    def shell(
+        self, argv: Sequence[str] | str, timeout_s: float = 60, *, tether: bool = False
+    ) -> Completed:
+        if f"--min-secs {SLICE}" in argv:
+            self.heat.append(3)
+        return LocalDevice.shell(self, argv, timeout_s, tether=tether)
+
+    def thermal(self) -> Thermal:
+        return Thermal(status=max(self.heat, default=0))
+
+
+def test_heat_of_a_sustained_run_is_no_fault_of_the_rounds_before_it(
+    honest: RunnerSet, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "SLICE_SECONDS", SLICE)
+    device = Warming(folder=str(tmp_path / "device"))
+    plan = replace(BRIEF, sustained_secs=SLICE, gate=Gate(limit_s=0))
+    (report,), _ = bench_devices(opened, [device], lambda facts: honest, plan, lambda line: None)
+    assert device.heat
+    assert report.sustained
+    assert report.throttled == ()
+    for row in report.rows:
+        assert not [reason for reason in row.invalid if "thermal" in reason]
+
+
+def test_a_lock_that_was_lost_ends_the_measurement_at_the_next_round(
+    honest: RunnerSet, opened: Opened, tmp_path: Path
+) -> None:
+    device = LocalDevice(folder=str(tmp_path / "device"))
+    said: list[str] = []
+
+    def take_over(line: str) -> None:
+        said.append(line)
+        if "round 1" in line:
+            (tmp_path / "device" / "lock" / "owner").write_text("another host 1\n")
+
+    with pytest.raises(MissingError, match="another host took it over"):
+        bench_devices(opened, [device], lambda facts: honest, BRIEF, take_over)
+    assert not [line for line in said if "round 2" in line]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swipe.errors import UsageError
-from swipe.files import replacing_folder
+from swipe.files import replacing_folder, require_writable
 
 
 def _publish(out: Path, text: str) -> None:
@@ -82,3 +82,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_what_cannot_be_written_later_is_known_now(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "deep" / "out"):
+        with pytest.raises(UsageError, match="cannot write"):
+            require_writable(path)
+    require_writable(tmp_path / "deep" / "out")
+    assert not list((tmp_path / "deep").iterdir()), "it is only looked at"

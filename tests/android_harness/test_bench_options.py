@@ -1,0 +1,142 @@
+"""What is asked on the command line is heeded, or refused before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from android_harness import host
+from android_harness.artefacts import Opened, open_bundle
+from android_harness.bench import bench_devices
+from android_harness.cli import app
+from android_harness.devices import Facts
+from android_harness.devices.local import LocalDevice
+from android_harness.measurement import DevicePlan
+from android_harness.runners import selection
+from android_harness.runners.build import Options
+from android_harness.runners.sets import RunnerSet
+from swipe.errors import MissingError, SwipeError, UsageError
+
+
+def _bench(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["run", *map(str, arguments)])
+
+
+@pytest.fixture
+def _no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*given: object) -> None:
+        pytest.fail("measured before everything was known to be there")
+
+    monkeypatch.setattr(host, "measure_host", measure)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--clean",), ("--cpus", "0"), ("--ep", "xnnpack"), ("--runtime", "x"), ("--sustained", "5")],
+    ids=lambda options: options[0],
+)
+def test_what_only_devices_heed_is_refused_without_one(options: tuple[str, ...]) -> None:
+    done = _bench(*options)
+    assert isinstance(done.exception, UsageError)
+    assert options[0] in str(done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_measuring")
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(
+    published: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file" / "bench.json"):
+        done = _bench(published, "--json", out)
+        assert isinstance(done.exception, UsageError), done.output
+        assert "cannot write" in str(done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_measuring")
+def test_what_a_device_lacks_is_known_before_this_machine_is_measured(published: Path) -> None:
+    done = _bench(published, "--device", "host", "--device", "local", "--runtime", "glibc-aarch64")
+    assert isinstance(done.exception, MissingError), done.output
+    assert "glibc-aarch64" in str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def opened(published: Path) -> Opened:
+    """A bundle of two artefacts."""
+    return open_bundle(published, None, lambda line: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"cpus": "nonsense"}, "no list of CPUs"),
+        ({"cpus": "900"}, "cannot stay on 900"),
+        ({"ep": "nonsense"}, "no such provider"),
+        ({"ep": "xnnpack"}, "for --ep xnnpack"),
+        ({"iters": 20_000_000}, "whole number from 0"),
+    ],
+    ids=["list", "cpu", "provider", "absent", "calls"],
+)
+def test_what_a_runner_cannot_do_is_no_fault_of_an_artefact(
+    runners_here: RunnerSet,
+    opened: Opened,
+    tmp_path: Path,
+    asked: dict[str, Any],
+    reason: str,
+) -> None:
+    device = LocalDevice(folder=str(tmp_path / "device"))
+    plan = DevicePlan(rounds=1, min_secs=0.0, **asked)
+    with pytest.raises(UsageError, match=reason):
+        bench_devices(opened, [device], lambda facts: runners_here, plan, lambda line: None)
+
+
+def test_the_runners_of_this_machine_are_those_that_are_built_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(flavour: str) -> RunnerSet:
+        raise MissingError(flavour, fix="")
+
+    def build(flavour: str, options: Options, say: object) -> RunnerSet:
+        raise SwipeError(f"built {flavour}", fix="")
+
+    def nowhere() -> str:
+        raise UsageError("no runners execute on darwin", fix="")
+
+    monkeypatch.setattr(selection, "find_set", find)
+    monkeypatch.setattr(selection, "build_set", build)
+    monkeypatch.setattr(selection, "default_flavour", lambda: "linux-aarch64")
+    here = Facts("local", "local", None, "arm64-v8a", sdk=None, android=False)
+    with pytest.raises(SwipeError, match="built linux-aarch64"):
+        selection.runners_for(here, None, lambda line: None)
+    # Where no runner executes, a phone's are missing all the same, and can be had.
+    monkeypatch.setattr(selection, "default_flavour", nowhere)
+    phone = Facts("android", "A", None, "arm64-v8a", sdk=35, android=True)
+    with pytest.raises(MissingError, match="android-arm64-v8a"):
+        selection.runners_for(phone, None, lambda line: None)
+
+
+@pytest.mark.slow
+def test_an_engine_that_was_upgraded_makes_the_set_of_this_machine_stale(
+    runners_here: RunnerSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(flavour: str, options: Options, say: object) -> RunnerSet:
+        raise SwipeError(f"built {flavour}", fix="")
+
+    monkeypatch.setattr(selection, "build_set", build)
+    here, flavour = LocalDevice().facts(), runners_here.manifest.flavour
+    assert selection.runners_for(here, None, lambda line: None) == runners_here
+    program = runners_here.program("onnx").model_copy(update={"version": "1.17.0"})
+    old = runners_here.manifest.model_copy(update={"programs": {"onnx": program}})
+    monkeypatch.setattr(selection, "find_set", lambda name: RunnerSet(runners_here.folder, old))
+    with pytest.raises(SwipeError, match=f"built {flavour}"):
+        selection.runners_for(here, None, lambda line: None)
+
+
+def test_this_machine_says_which_processor_it_has() -> None:
+    here = LocalDevice().facts()
+    assert host._processor() == here.soc
