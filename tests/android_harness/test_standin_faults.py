@@ -181,9 +181,7 @@ def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
     with subprocess.Popen([sys.executable, "-m", "android_harness.cli", *words]) as host:
         try:
             wait_until(lambda: any(phase in line for line in phone.commands), 90)
-            wait_until(
-                lambda: all((place / "lock").is_dir() for place in folders[: len(besides)]), 9
-            )
+            wait_until(lambda: all(lock.is_dir() for lock in locks), 9)
             # What Ctrl-C does; a shell's background jobs do not heed that one.
             host.send_signal(signal.SIGTERM)
             assert host.wait(timeout=15) == 130
