@@ -188,14 +188,15 @@ def draw_courses(courses: Sequence[Course]) -> str:
     """
     if not courses:
         return ""
-    longest = max(piece.at_s for course in courses for piece in course.pieces)
-    across = _Scale(0, longest or 1, LEFT, WIDTH - RIGHT)
+    # An axis of a second at least: one piece alone begins at 0.
+    longest = max(1.0, *(piece.at_s for course in courses for piece in course.pieces))
+    across = _Scale(0, longest, LEFT, WIDTH - RIGHT)
     parts = [
         part
         for number, course in enumerate(courses)
         for part in _course(course, across, TOP + number * COURSE_LANE)
     ]
-    marks = [(across.at(mark), f"{mark:g}") for mark in _round_marks(longest or 1)]
+    marks = [(across.at(mark), f"{mark:g}") for mark in _round_marks(longest)]
     bottom = TOP + len(courses) * COURSE_LANE
     axis = _floor(marks, bottom, "seconds of a run without a pause", rules=True)
     return _svg("p50 over time", bottom + BOTTOM, [*axis, *parts])

@@ -202,20 +202,26 @@ def _measure(
     say: Say,
 ) -> Results:
     from android_harness.bench import bench_devices, collect
+    from android_harness.devices.adb import AdbDevice
     from android_harness.host import measure_host
     from android_harness.interleaving import Plan
     from android_harness.runners.selection import runners_for
 
     reports: list[DeviceReport] = []
     lost: dict[str, str] = {}
-    if devices:  # first, because much can be missing there, and nothing here
-        reports, lost = bench_devices(
-            opened, devices, lambda facts: runners_for(facts, runtime, say), plan, say
+    phones: list[Device] = [device for device in devices if isinstance(device, AdbDevice)]
+    here = [device for device in devices if device not in phones]
+    # Phones first, because much can be missing there; alone, because adb's work is in the way here.
+    for group in (group for group in (phones, here) if group):
+        found, gone = bench_devices(
+            opened, group, lambda facts: runners_for(facts, runtime, say), plan, say
         )
+        reports += found
+        lost |= gone
     if Where.HOST in places:
         rounds, calls = host
-        here = Plan(blocks=rounds or 20, block_calls=calls or 25)
-        reports.insert(0, measure_host(opened, here, plan.threads, say))
+        length = Plan(blocks=rounds or 20, block_calls=calls or 25)
+        reports.insert(0, measure_host(opened, length, plan.threads, say))
     return collect(opened, reports, threads=plan.threads, plan=plan, lost=lost)
 
 

@@ -37,6 +37,8 @@ def device_grids(device: DeviceReport, results: Results) -> Iterator[Grid]:
     """Latency and parity on one of the devices of `results`."""
     yield _latency_grid(device, results.threads)
     yield _parity_grid(device, results)
+    if any(row.from_host for row in device.rows):
+        yield _places_grid(device)
 
 
 def grids_of(results: Results) -> Iterator[Grid]:
@@ -169,17 +171,14 @@ def _latency_cells(row: Row, eager: float | None) -> dict[str, str]:
 
 
 def _parity_grid(device: DeviceReport, results: Results) -> Grid:
-    there = ("S/D/I", "= host", "words = host")
-    devices = there if any(row.from_host for row in device.rows) else ()
     return Grid(
         f"{device.title}: against PyTorch on {results.verification_samples:,} samples: "
         f"{results.samples}",
-        ("implementation", *BRIEF, *devices, "verdict", "level"),
+        ("implementation", *BRIEF, "verdict", "level"),
         tuple(
             (
                 _name(row),
                 *brief_cells(row.verdict.metrics),
-                *(_device_cells(row) if devices else ()),
                 row.verdict.status,
                 row.verdict.level,
             )
@@ -189,13 +188,27 @@ def _parity_grid(device: DeviceReport, results: Results) -> Grid:
     )
 
 
-def _device_cells(row: Row) -> list[str]:
-    """Letters of words against PyTorch's, and the same file on this machine."""
+def _places_grid(device: DeviceReport) -> Grid:
+    """The same files there and on this machine."""
+    headings = ("max delta", "same bits", "decisions", "words", "S/D/I")
+    return Grid(
+        f"{device.title}: against the same file on this machine",
+        ("implementation", *headings),
+        tuple((_name(row), *_place_cells(row)) for row in device.rows if row.from_host),
+        "S/D/I: letters of the words against PyTorch's words",
+    )
+
+
+def _place_cells(row: Row) -> list[str]:
     edits, host = row.word_edits, row.from_host
+    if host is None:
+        raise AssertionError("only rows that were compared are shown")
     return [
+        f"{host.max_abs_delta:.1e}",
+        f"{host.identical:.1%}",
+        "-" if host.decisions is None else f"{host.decisions:.2%}",
+        "-" if host.words is None else f"{host.words:.2%}",
         f"{edits.substitutions}/{edits.deletions}/{edits.insertions}" if edits else "-",
-        f"{host.identical:.1%}" if host else "-",
-        f"{host.words:.2%}" if host and host.words is not None else "-",
     ]
 
 

@@ -10,8 +10,10 @@ from android_harness.parity import compare_places, judge_answers, replay, wanted
 from android_harness.results import DeviceReport, Memory, Row
 from android_harness.runners.record import RunRecord
 from android_harness.stats import summarize
-from android_harness.thermal import drifting, limiting
+from android_harness.thermal import drifting, limited, limiting
+from exporter.manifest import Verdict as VerdictEntry
 from exporter.parity import refused
+from swipe.errors import LoweringError
 
 
 def judge_device(
@@ -49,7 +51,11 @@ def _row(artefact: Artefact, measured: Measured, plan: DevicePlan) -> Row:
     row = artefact.row(verdict).model_copy(update=_timing(runs, measured, plan))
     if verdict.metrics is None:
         return row
-    difference, edits = compare_places(replayed, artefact)
+    try:
+        difference, edits = compare_places(replayed, artefact)
+    except LoweringError as error:
+        failing = verdict.failing([f"the same file on this machine: {error}"])
+        return row.model_copy(update={"verdict": VerdictEntry(**failing.to_dict())})
     return row.model_copy(update={"from_host": difference, "word_edits": edits})
 
 
@@ -73,6 +79,8 @@ def _invalid(runs: Runs, measured: Measured, plan: DevicePlan) -> Iterator[str]:
     """Why latencies are not to be used."""
     for reason in measured.hot:
         yield f"started hot: {reason}"
+    if measured.facts.kind == "android":  # elsewhere a limit may be what the machine is set to
+        yield from limited(measured.facts, measured.before)
     yield from measured.throttled
     yield from limiting(runs.rounds)
     if measured.facts.emulated is None:  # an emulator's drift is that of the machine around it

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from android_harness.devices import Device, Thermal
+from android_harness.devices import Device, Facts, Thermal
 from android_harness.runners.record import RunRecord
 
 DRIFT: Final = 1.10
@@ -86,6 +86,14 @@ def wait_until_cool(
             return Cooled(thermal, waited, reasons)
         say(f"{device.name}: waiting for it to cool down ({', '.join(reasons)}), {waited:.0f} s")
         sleep(min(POLL_SECONDS, gate.limit_s - waited))
+
+
+def limited(facts: Facts, before: Thermal) -> Iterator[str]:
+    """What says that a device was held back from the start, as by a battery saver."""
+    if facts.cpu_max_khz and before.max_khz:
+        able, allowed = max(facts.cpu_max_khz), max(before.max_khz.values())
+        if allowed < able:
+            yield f"its fastest CPU was limited to {allowed / 1000:.0f} of {able / 1000:.0f} MHz"
 
 
 def throttling(before: Thermal, after: Thermal) -> Iterator[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from recorded_runs import record
+from recorded_runs import PHONE, record
 
 from android_harness.devices import Completed, Facts, Thermal
-from android_harness.thermal import Gate, drifting, limiting, throttling, wait_until_cool
+from android_harness.thermal import Gate, drifting, limited, limiting, throttling, wait_until_cool
 
 COOL = Thermal(status=0, battery_c=30.0, max_khz={0: 2_400_000, 1: 2_400_000})
 
@@ -110,6 +110,14 @@ def test_a_rising_status_and_a_falling_limit_are_throttling() -> None:
     assert list(throttling(after, COOL)) == []
     one_is_off = Thermal(status=0, max_khz={1: 2_400_000})
     assert list(throttling(COOL, one_is_off)) == list(throttling(one_is_off, COOL)) == []
+
+
+def test_a_battery_saver_is_seen() -> None:
+    facts = replace(PHONE, cpu_max_khz=(1_800_000, 2_400_000))
+    assert list(limited(facts, COOL)) == []
+    saving = Thermal(max_khz={0: 1_800_000, 1: 1_400_000})
+    assert list(limited(facts, saving)) == ["its fastest CPU was limited to 1800 of 2400 MHz"]
+    assert list(limited(PHONE, saving)) == list(limited(facts, Thermal())) == []
 
 
 @pytest.mark.parametrize(
