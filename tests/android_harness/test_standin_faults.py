@@ -30,6 +30,7 @@ Start = Callable[..., StandIn]
 Bench = Callable[[StandIn], tuple[int, str]]
 
 BRIEF = ("--rounds", "1", "--calls", "20", "--min-secs", "0", "--cool-secs", "0")
+SIDE_BY_SIDE = str(Path(__file__).with_name("side_by_side.py"))
 NUMBER = re.compile(r"[0-9]+\.[0-9]+ *(ms|x)|p50|PASS")
 """What only a result shows."""
 
@@ -157,12 +158,8 @@ def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
 
 
 @pytest.mark.parametrize(
-    ("besides", "phase"),
-    [
-        ((), "--min-secs 50"),
-        (("--device", "local"), "--outputs"),
-        (("--device", "local"), "--min-secs 50"),
-    ],
+    ("beside", "phase"),
+    [(False, "--min-secs 50"), (True, "--outputs"), (True, "--min-secs 50")],
     ids=["alone", "outputs side by side", "rounds side by side"],
 )
 def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
@@ -171,14 +168,16 @@ def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
     runners_here: RunnerSet,
     adb: Path,
     out: Path,
-    besides: tuple[str, ...],
+    beside: bool,
     phase: str,
 ) -> None:
     phone = standin()
-    words = [*command(phone, published, adb, out), "--min-secs", "50", *besides]
-    folders = [phone.folder, *([LocalDevice().folder] if besides else [])]
+    words = ["-m", "android_harness.cli", *command(phone, published, adb, out), "--min-secs", "50"]
+    if beside:
+        words = [SIDE_BY_SIDE, str(published), phone.serial, phone.folder, str(adb)]
+    folders = [phone.folder, *([LocalDevice().folder] if beside else [])]
     locks = [Path(folder, "lock") for folder in folders]
-    with subprocess.Popen([sys.executable, "-m", "android_harness.cli", *words]) as host:
+    with subprocess.Popen([sys.executable, *words]) as host:
         try:
             wait_until(lambda: any(phase in line for line in phone.commands), 90)
             wait_until(lambda: all(lock.is_dir() for lock in locks), 9)
