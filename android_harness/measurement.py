@@ -28,8 +28,8 @@ from android_harness.interleaving import rotated
 from android_harness.pack import Answers, pack_calls
 from android_harness.parity import wanted_calls
 from android_harness.results import Slice
-from android_harness.runners.launch import Asked, Launcher
-from android_harness.runners.record import RunRecord
+from android_harness.runners.launch import Launcher
+from android_harness.runners.record import Asked, RunRecord
 from android_harness.runners.sets import RunnerSet, build_command
 from android_harness.thermal import Gate, throttling, wait_until_cool
 from swipe.errors import LoweringError
@@ -220,9 +220,9 @@ def _place(folder: DeviceFolder, artefacts: Sequence[Artefact]) -> list[_Placed]
 
 def _collect_outputs(launcher: Launcher, item: _Placed, plan: DevicePlan) -> None:
     """Outputs of every call, and memory in a run that does nothing but call."""
-    patient = replace(plan.asked, outputs=True, warmup=0, max_secs=OUTPUT_SECONDS)
+    patient = replace(plan.asked, warmup=0, max_secs=OUTPUT_SECONDS)
     with _one_artefact(item.runs):
-        _, item.runs.answers = _run(launcher, item, patient)
+        _, item.runs.answers = _run(launcher, item, patient, outputs=True)
         item.runs.memory, _ = _run(launcher, item, replace(plan.asked, timed=item.timed))
 
 
@@ -282,8 +282,11 @@ def _one_artefact(runs: Runs) -> Iterator[None]:
         runs.failure = str(error)
 
 
-def _run(launcher: Launcher, item: _Placed, asked: Asked) -> tuple[RunRecord, Answers | None]:
+def _run(
+    launcher: Launcher, item: _Placed, asked: Asked, *, outputs: bool = False
+) -> tuple[RunRecord, Answers | None]:
     entry, engine = item.artefact.entry, item.artefact.target.name
     if engine != "onnx":  # whose programs have their backend written into them
         asked = replace(asked, ep="cpu")
-    return launcher.run(engine, item.model, str(entry.sha256), item.pack, asked)
+    digest = str(entry.sha256)
+    return launcher.run(engine, item.model, digest, item.pack, asked, outputs=outputs)

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runner_builds import build_or_say
+
+from android_harness.runners.sets import RunnerSet
+from android_harness.runners.toolchains import default_flavour
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +38,12 @@ def shared_data() -> Path:
 def released() -> Path:
     """The released nano checkpoint: a small model that really works."""
     return Path(__file__).parents[1] / "models" / "nano.safetensors"
+
+
+@pytest.fixture(scope="session")
+def native_set() -> RunnerSet:
+    """The runners of this machine, with both engines."""
+    return build_or_say(default_flavour(), ())
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import hashlib
 import secrets
 import shlex
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from android_harness.devices import Completed, Device
 from android_harness.devices.folder import DeviceFolder
 from android_harness.pack import Answers, read_answers
-from android_harness.runners.record import Invocation, RunRecord, read_record
+from android_harness.runners.record import Asked, Invocation, RunRecord, read_record
 from android_harness.runners.sets import RunnerSet
 from swipe.errors import GateError, LoweringError, UsageError
 
@@ -27,22 +27,6 @@ GRACE_SECONDS: Final = 60.0
 
 FINISHED, USAGE, FAILED = 0, 2, 3
 """Exit statuses of a runner; the first and the last come with a record."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What one run is to do; see `Invocation` for the fields that are named alike."""
-
-    outputs: bool = False
-    timed: int = 0
-    warmup: int = 10
-    iters: int = 0
-    min_secs: float = 0.0
-    max_secs: float = 60.0
-    block: int = 10
-    threads: int = 1
-    cpus: str | None = None
-    ep: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +46,7 @@ class Launcher:
     place: str
 
     def run(
-        self, engine: str, model: str, sha256: str, pack: str, asked: Asked
+        self, engine: str, model: str, sha256: str, pack: str, asked: Asked, *, outputs: bool
     ) -> tuple[RunRecord, Answers | None]:
         """Execute one artefact once.
 
@@ -72,6 +56,7 @@ class Launcher:
             sha256: its hash.
             pack: the calls on the device.
             asked: what to do.
+            outputs: whether the answers to all calls are wanted.
 
         Returns:
             The runner's record, and the answers if they were asked for.
@@ -89,18 +74,10 @@ class Launcher:
             pack=pack,
             result=f"{place}/result.json",
             nonce=nonce,
-            outputs=f"{place}/outputs" if asked.outputs else None,
-            timed=asked.timed,
-            warmup=asked.warmup,
-            iters=asked.iters,
-            min_secs=asked.min_secs,
-            max_secs=asked.max_secs,
-            block=asked.block,
-            threads=asked.threads,
-            cpus=asked.cpus,
-            ep=asked.ep,
+            outputs=f"{place}/outputs" if outputs else None,
             library=self.runners.program(engine).library,
             tether=True,
+            **asdict(asked),
         )
         ended = self.device.shell(
             self._command(engine, asking, place),
@@ -113,7 +90,7 @@ class Launcher:
                 f"{self.device.name} executed another file than {model}",
                 fix="swipe-bench --clean with the same --device, then measure again",
             )
-        return record, self._answers(record, place) if asked.outputs else None
+        return record, self._answers(record, place) if outputs else None
 
     def _command(self, engine: str, asking: Invocation, place: str) -> str:
         """One line for the device's shell; the runner takes the shell's place."""

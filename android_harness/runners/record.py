@@ -19,16 +19,11 @@ from swipe.errors import GateError
 SCHEMA: Final = "swipe-export/runner/1"
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """One start of a runner; paths are the device's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run is to do, wherever it runs and whatever it executes.
 
     Attributes:
-        model: the artefact.
-        pack: the calls, see `android_harness.pack`.
-        result: where the JSON goes.
-        nonce: comes back in the JSON.
-        outputs: where the answers to all calls go, as a pack; None: they are not wanted.
         timed: how many calls of the pack, from the first, are timed; they rotate.
         warmup: calls before anything is timed, if anything is; 0 leaves the first call as the only
             untimed one.
@@ -39,6 +34,29 @@ class Invocation:
         threads: CPU threads.
         cpus: CPUs to stay on, e.g. "4-7" or "0,2"; None: any.
         ep: execution provider.
+    """
+
+    timed: int = 0
+    warmup: int = 10
+    iters: int = 0
+    min_secs: float = 0.0
+    max_secs: float = 60.0
+    block: int = 10
+    threads: int = 1
+    cpus: str | None = None
+    ep: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation(Asked):
+    """One start of a runner; paths are the device's.
+
+    Attributes:
+        model: the artefact.
+        pack: the calls, see `android_harness.pack`.
+        result: where the JSON goes.
+        nonce: comes back in the JSON.
+        outputs: where the answers to all calls go, as a pack; None: they are not wanted.
         library: path of the engine's shared library, for the runner that opens it by name; the
             other takes none.
         tether: end when stdin ends, or the thread that started it; see `Device.shell`.
@@ -49,15 +67,6 @@ class Invocation:
     result: str
     nonce: str
     outputs: str | None = None
-    timed: int = 0
-    warmup: int = 10
-    iters: int = 0
-    min_secs: float = 0.0
-    max_secs: float = 60.0
-    block: int = 10
-    threads: int = 1
-    cpus: str | None = None
-    ep: str = "cpu"
     library: str | None = None
     tether: bool = False
 

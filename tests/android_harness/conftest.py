@@ -14,10 +14,6 @@ import pytest
 from standin import Faults, StandIn
 
 from android_harness.devices.adb import AdbDevice
-from android_harness.devices.local import LocalDevice
-from android_harness.runners.selection import runners_for
-from android_harness.runners.sets import RunnerSet
-from swipe.errors import MissingError
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +52,6 @@ def standin(adb: Path, tmp_path: Path) -> Iterator[Callable[..., StandIn]]:
             return device
 
         yield start
-
-
-@pytest.fixture(scope="session")
-def runners_here() -> RunnerSet:
-    """The runners of this machine, which a stand-in executes; CI must be able to build them."""
-    try:
-        found = runners_for(LocalDevice().facts(), None, lambda line: None)
-        found.program("onnx")
-    except MissingError as error:
-        message = f"NOT TESTED, the runners cannot be built: {error}; {error.fix}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 @pytest.fixture

@@ -58,7 +58,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_measuring(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_measuring")
-def test_what_a_device_lacks_is_known_before_this_machine_is_measured(published: Path) -> None:
+def test_what_a_device_lacks_is_known_before_this_machine_is_measured(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWIPE_EXPORT_CACHE", str(tmp_path))  # other tests build sets
     done = _bench(published, "--device", "host", "--device", "local", "--runtime", "glibc-aarch64")
     assert isinstance(done.exception, MissingError), done.output
     assert "glibc-aarch64" in str(done.exception)
@@ -83,7 +86,7 @@ def opened(published: Path) -> Opened:
     ids=["list", "cpu", "provider", "absent", "calls"],
 )
 def test_what_a_runner_cannot_do_is_no_fault_of_an_artefact(
-    runners_here: RunnerSet,
+    native_set: RunnerSet,
     opened: Opened,
     tmp_path: Path,
     asked: dict[str, Any],
@@ -92,7 +95,7 @@ def test_what_a_runner_cannot_do_is_no_fault_of_an_artefact(
     device = LocalDevice(folder=str(tmp_path / "device"))
     plan = DevicePlan(rounds=1, min_secs=0.0, **asked)
     with pytest.raises(UsageError, match=reason):
-        bench_devices(opened, [device], lambda facts: runners_here, plan, lambda line: None)
+        bench_devices(opened, [device], lambda facts: native_set, plan, lambda line: None)
 
 
 def test_the_runners_of_this_machine_are_those_that_are_built_here(
@@ -122,17 +125,17 @@ def test_the_runners_of_this_machine_are_those_that_are_built_here(
 
 @pytest.mark.slow
 def test_an_engine_that_was_upgraded_makes_the_set_of_this_machine_stale(
-    runners_here: RunnerSet, monkeypatch: pytest.MonkeyPatch
+    native_set: RunnerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(flavour: str, options: Options, say: object) -> RunnerSet:
         raise SwipeError(f"built {flavour}", fix="")
 
     monkeypatch.setattr(selection, "build_set", build)
-    here, flavour = LocalDevice().facts(), runners_here.manifest.flavour
-    assert selection.runners_for(here, None, lambda line: None) == runners_here
-    program = runners_here.program("onnx").model_copy(update={"version": "1.17.0"})
-    old = runners_here.manifest.model_copy(update={"programs": {"onnx": program}})
-    monkeypatch.setattr(selection, "find_set", lambda name: RunnerSet(runners_here.folder, old))
+    here, flavour = LocalDevice().facts(), native_set.manifest.flavour
+    assert selection.runners_for(here, None, lambda line: None) == native_set
+    program = native_set.program("onnx").model_copy(update={"version": "1.17.0"})
+    old = native_set.manifest.model_copy(update={"programs": {"onnx": program}})
+    monkeypatch.setattr(selection, "find_set", lambda name: RunnerSet(native_set.folder, old))
     with pytest.raises(SwipeError, match=f"built {flavour}"):
         selection.runners_for(here, None, lambda line: None)
 

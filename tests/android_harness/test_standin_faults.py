@@ -50,13 +50,13 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(
     published: Path,
-    runners_here: RunnerSet,
+    native_set: RunnerSet,
     adb: Path,
     out: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Bench:
     """One run of swipe-bench: its exit code, and all that it said."""
-    assert runners_here.program("onnx")
+    assert native_set.program("onnx")
 
     def run(phone: StandIn) -> tuple[int, str]:
         said = ""
@@ -143,7 +143,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
 
 
 def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
-    standin: Start, published: Path, runners_here: RunnerSet, adb: Path, out: Path
+    standin: Start, published: Path, native_set: RunnerSet, adb: Path, out: Path
 ) -> None:
     phone = standin()
     words = [*command(phone, published, adb, out), "--min-secs", "50"]
@@ -165,7 +165,7 @@ def test_a_host_that_is_killed_leaves_no_runner_and_no_result(
 def test_an_interrupt_ends_all_in_seconds_and_gives_every_lock_back(
     standin: Start,
     published: Path,
-    runners_here: RunnerSet,
+    native_set: RunnerSet,
     adb: Path,
     out: Path,
     beside: bool,

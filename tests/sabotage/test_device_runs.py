@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,7 @@ from android_harness.devices import Completed, Thermal
 from android_harness.devices.local import LocalDevice
 from android_harness.measurement import DevicePlan
 from android_harness.results import DeviceReport, Results
-from android_harness.runners.build import Options, build_set
 from android_harness.runners.sets import File, Program, RunnerSet
-from android_harness.runners.toolchains import default_flavour
 from android_harness.thermal import Gate
 from exporter.parity import Level
 from swipe.errors import GateError, MissingError
@@ -40,20 +37,6 @@ exit $code
 
 
 @pytest.fixture(scope="module")
-def honest() -> RunnerSet:
-    """The runners of this machine."""
-    try:
-        built = build_set(default_flavour(), Options(), lambda line: None)
-        built.program("onnx")
-    except MissingError as error:
-        message = f"NOT TESTED: the runners cannot be built: {error}; {error.fix}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return built
-
-
-@pytest.fixture(scope="module")
 def opened(published: Path) -> Opened:
     """The released nano model as float ONNX in two views."""
     return open_bundle(published, None, lambda line: None)
@@ -63,24 +46,24 @@ Measure = Callable[[str, str], DeviceReport]
 
 
 @pytest.fixture
-def measure(honest: RunnerSet, opened: Opened, tmp_path: Path) -> Measure:
+def measure(native_set: RunnerSet, opened: Opened, tmp_path: Path) -> Measure:
     """Measure with a runner that does something before and after the real one's work."""
 
     def measured(before: str = "", after: str = "") -> DeviceReport:
         folder = tmp_path / "set"
         folder.mkdir()
-        for name, path in honest.paths.items():
+        for name, path in native_set.paths.items():
             (folder / name).symlink_to(path)
         wrapper = folder / "wrapper"
         wrapper.write_text(WRAPPER.format(before=before, after=after))
         wrapper.chmod(0o755)
-        files = honest.manifest.files | {
+        files = native_set.manifest.files | {
             "wrapper": File(sha256="0" * 64, size_bytes=wrapper.stat().st_size, executable=True)
         }
-        program = honest.program("onnx")
+        program = native_set.program("onnx")
         lying = Program(file="wrapper", library=program.library, version=program.version)
-        changes = {"files": files, "programs": honest.manifest.programs | {"onnx": lying}}
-        runners = RunnerSet(folder, honest.manifest.model_copy(update=changes))
+        changes = {"files": files, "programs": native_set.manifest.programs | {"onnx": lying}}
+        runners = RunnerSet(folder, native_set.manifest.model_copy(update=changes))
         device = LocalDevice(folder=str(tmp_path / "device"))
         (report,), lost = bench_devices(
             opened, [device], lambda facts: runners, BRIEF, lambda line: None
@@ -172,10 +155,10 @@ def test_a_run_that_stayed_short_of_what_was_asked_is_not_valid(measure: Measure
 
 
 def test_a_set_that_executes_nothing_says_how_to_have_one_that_does(
-    honest: RunnerSet, opened: Opened, tmp_path: Path
+    native_set: RunnerSet, opened: Opened, tmp_path: Path
 ) -> None:
     absent = {"programs": {}, "absent": {"onnx": "no headers"}}
-    empty = RunnerSet(honest.folder, honest.manifest.model_copy(update=absent))
+    empty = RunnerSet(native_set.folder, native_set.manifest.model_copy(update=absent))
     device = LocalDevice(folder=str(tmp_path / "device"))
     (report,), _ = bench_devices(opened, [device], lambda facts: empty, BRIEF, lambda line: None)
     assert report.rows == ()
@@ -203,12 +186,14 @@ class Warming(LocalDevice):
 
 
 def test_heat_of_a_sustained_run_is_no_fault_of_the_rounds_before_it(
-    honest: RunnerSet, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    native_set: RunnerSet, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measurement, "SLICE_SECONDS", SLICE)
     device = Warming(folder=str(tmp_path / "device"))
     plan = replace(BRIEF, sustained_secs=SLICE, gate=Gate(limit_s=0))
-    (report,), _ = bench_devices(opened, [device], lambda facts: honest, plan, lambda line: None)
+    (report,), _ = bench_devices(
+        opened, [device], lambda facts: native_set, plan, lambda line: None
+    )
     assert device.heat
     assert report.sustained
     assert report.throttled == ()
@@ -217,7 +202,7 @@ def test_heat_of_a_sustained_run_is_no_fault_of_the_rounds_before_it(
 
 
 def test_a_lock_that_was_lost_ends_the_measurement_at_the_next_round(
-    honest: RunnerSet, opened: Opened, tmp_path: Path
+    native_set: RunnerSet, opened: Opened, tmp_path: Path
 ) -> None:
     device = LocalDevice(folder=str(tmp_path / "device"))
     said: list[str] = []
@@ -228,5 +213,5 @@ def test_a_lock_that_was_lost_ends_the_measurement_at_the_next_round(
             (tmp_path / "device" / "lock" / "owner").write_text("another host 1\n")
 
     with pytest.raises(MissingError, match="another host took it over"):
-        bench_devices(opened, [device], lambda facts: honest, BRIEF, take_over)
+        bench_devices(opened, [device], lambda facts: native_set, BRIEF, take_over)
     assert not [line for line in said if "round 2" in line]

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner_runs import build_or_say
 
-from android_harness.runners.sets import RunnerSet
-from android_harness.runners.toolchains import default_flavour
 from exporter.formats import Inputs, Lowering, calls_of, executorch, onnx
 from exporter.views import BAKED
 from swipe.corpus import load_corpus
@@ -18,12 +15,6 @@ from swipe.layout import load_layout
 from train.checkpoint import load_checkpoint
 
 SWIPES = 40
-
-
-@pytest.fixture(scope="session")
-def native_set() -> RunnerSet:
-    """The runners of this machine."""
-    return build_or_say(default_flavour(), ())
 
 
 @pytest.fixture(scope="session")

@@ -9,31 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from android_harness.pack import Answers, pack_calls, read_answers
-from android_harness.runners.build import Options, build_set
 from android_harness.runners.record import Invocation, RunRecord, read_record
-from android_harness.runners.sets import ENGINES, RunnerSet
+from android_harness.runners.sets import RunnerSet
 from exporter.formats import Inputs
-from swipe.errors import MissingError
 
 NONCE = "0123abcd"
-
-
-def build_or_say(flavour: str, flags: Sequence[str], engines: Sequence[str] = ENGINES) -> RunnerSet:
-    """The set of `flavour` with all `engines`; CI must be able to build it, a user may not."""
-    try:
-        options = Options(engines=tuple(engines), extra_flags=("-Werror", *flags))
-        built = build_set(flavour, options, lambda line: None)
-        for engine in engines:
-            built.program(engine)
-    except MissingError as error:
-        message = f"NOT TESTED, the runners for {flavour} cannot be built: {error}; {error.fix}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return built
 
 
 @dataclass(frozen=True, slots=True)

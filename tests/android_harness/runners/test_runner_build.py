@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runner_runs import build_or_say
+from runner_builds import build_or_say
 from typer.testing import CliRunner
 
 from android_harness.runners import engines, toolchains

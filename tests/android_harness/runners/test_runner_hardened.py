@@ -16,7 +16,8 @@ import pytest
 from graphs import save_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runner_runs import build_or_say, invocation, start
+from runner_builds import build_or_say
+from runner_runs import invocation, start
 
 from android_harness.pack import TYPES, pack_calls, read_answers
 from android_harness.runners.record import read_record
