@@ -213,7 +213,7 @@ with folder.lock():
     launcher = Launcher(folder.device, folder, runners, folder.ensure_set(runners.paths))
     there = folder.ensure_file(Path(model)), folder.ensure_file(Path(pack))
     asked = Asked(timed=1, iters=1, min_secs=50.0)
-launcher.run("onnx", there[0], "", there[1], asked, outputs=False)
+    launcher.run("onnx", there[0], "", there[1], asked, outputs=False)
 """
 
 
