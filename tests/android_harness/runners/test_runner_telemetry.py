@@ -23,6 +23,9 @@ from exporter.formats import Inputs
 pytestmark = pytest.mark.slow
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
+AUTOMATION = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "TRAVIS", "JENKINS_URL", "GITLAB_CI", "BUILD_ID")
+"""Where these are set the library keeps quiet by itself, and there would be nothing to see."""
+
 LOADS = """
 import os, sys, time
 import onnxruntime
@@ -44,10 +47,11 @@ run(app)
 
 
 def _home(folder: Path) -> dict[str, str]:
-    """An environment whose home is `folder`, empty, and that reaches no other machine."""
+    """A user's environment, whose home is `folder`, empty, and that reaches no other machine."""
     folder.mkdir()
     names = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-    kept = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    away = {VARIABLE, *AUTOMATION}
+    kept = {name: value for name, value in os.environ.items() if name not in away}
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     return {**kept, **nowhere, **dict.fromkeys(names, str(folder))}
 
