@@ -36,10 +36,10 @@ bench: setup  ## Measure the bundle here, or DEVICE=android: on a phone
 	$(BIN)/swipe-bench --device $(DEVICE)
 
 test: setup lint  ## Lint, then all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## Tests under two minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -12,6 +12,22 @@ from runner_builds import build_or_say
 from android_harness.runners.sets import RunnerSet
 from android_harness.runners.toolchains import default_flavour
 
+LONG = (
+    "test_arm64_bench.py",
+    "test_end_to_end.py",
+    "test_provenance.py",
+    "test_sign_ctc.py",
+    "test_stream.py",
+    "test_training.py",
+    "test_readme.py",
+)
+"""Files of one or more minutes with few tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: at the end, one worker would wait for the other's."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,7 @@ class Journal:
         if config.tensorboard and tensorboard_is_installed():
             from torch.utils.tensorboard import SummaryWriter
 
+            _await_new_second(folder / TENSORBOARD)
             # purge_step hides what a killed run logged beyond the state it is resumed from.
             self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
 
@@ -159,6 +161,18 @@ def peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     resident = peak if sys.platform == "darwin" else peak * 1024  # kB everywhere but on macOS
     return max(resident, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+
+
+def _await_new_second(board: Path) -> None:
+    """TensorBoard reads files by name, which begins with the second; within one second a resumed
+    run's might come first, and its steps be hidden by the killed one's."""
+    stamps = [path.name.split(".")[3] for path in board.glob("events.out.tfevents.*")]
+    newest = max((int(stamp) for stamp in stamps if stamp.isdigit()), default=0)
+    # Of a clock that was set back, no more than a second is made good.
+    for _ in range(25):
+        if int(time.time()) != newest:
+            break
+        time.sleep(0.05)
 
 
 def _keep(path: Path, wanted: Callable[[Any], bool]) -> None:

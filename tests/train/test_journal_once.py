@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,15 @@ def test_the_board_shows_each_step_once(tmp_path: Path, kill: int) -> None:
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 13))
     assert [event.step for event in events.Scalars("dev/score")] == [4, 8, 12]
+
+
+def test_a_run_resumed_within_the_second_comes_after_the_killed_one(tmp_path: Path) -> None:
+    (board := tmp_path / TENSORBOARD).mkdir()
+    killed = board / f"events.out.tfevents.{int(time.time()):010d}.host.9.9"
+    killed.touch()
+    fit(LinearTask(), settings(record=BOTH), tmp_path, lambda _: None)
+    earlier, later = sorted(path.name.split(".")[3] for path in board.iterdir())
+    assert earlier == killed.name.split(".")[3] < later
 
 
 def test_the_board_shows_the_tasks_picture(tmp_path: Path) -> None:
