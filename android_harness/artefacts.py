@@ -9,11 +9,12 @@ from pathlib import Path
 
 from android_harness.results import Row
 from exporter import manifest
-from exporter.evidence import Evidence
+from exporter.evidence import Evidence, judge
+from exporter.formats import Runner
 from exporter.ladder import foreign_metadata, limits_of
 from exporter.manifest import Manifest, RungEntry, load_manifest, require_unaltered
 from exporter.origins import Subjects, reopen
-from exporter.parity import Answers, Limits, Verdict
+from exporter.parity import Answers, Level, Limits, Verdict, refused
 from exporter.parity.outputs import Outputs
 from exporter.targets import Target, find_target
 from swipe.errors import GateError
@@ -110,6 +111,14 @@ def open_bundle(folder: Path, lexicon: str | None, observe: Callable[[str], None
     if not artefacts:
         raise GateError(f"{folder} ships no artefact", fix="export again")
     return Opened(folder, record, subjects, evidence, tuple(artefacts))
+
+
+def verdict_on(runner: Runner, evidence: Evidence, limits: Limits, level: Level) -> Verdict:
+    """The verdict on `runner`, executed at `level`; what cannot be judged at all is refused."""
+    try:
+        return judge(runner, evidence, limits, level)
+    except GateError as error:
+        return refused(str(error), level)
 
 
 def _remembering(evidence: Evidence) -> Evidence:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event
 from typing import Final
 
-from android_harness.artefacts import Opened, open_bundle
+from android_harness.artefacts import Opened
 from android_harness.devices import Device, Facts
 from android_harness.devices.process import end_programs
 from android_harness.devices.requirements import require_usable
-from android_harness.host import measure_host
-from android_harness.interleaving import Plan
 from android_harness.judgement import judge_device
 from android_harness.measurement import DevicePlan, Measured, measure_device
 from android_harness.results import DeviceReport, Results
@@ -30,19 +27,6 @@ SCRATCH_BYTES: Final = 64_000_000
 
 FindRunners = Callable[[Facts], RunnerSet]
 """The runners for a device; raises MissingError when they are not built."""
-
-
-def bench_host(
-    folder: Path, plan: Plan, threads: int, lexicon: str | None, observe: Say
-) -> Results:
-    """Measure the bundle at `folder` on this machine through the Python runtimes.
-
-    Raises:
-        UsageError: there is no bundle, or its lexicon or factory is not here.
-        GateError: an artefact, the checkpoint or the samples are not the manifest's.
-    """
-    opened = open_bundle(folder, lexicon, observe)
-    return collect(opened, (measure_host(opened, plan, threads, observe),), threads=threads)
 
 
 def bench_devices(

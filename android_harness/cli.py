@@ -107,6 +107,7 @@ def bench(
     from android_harness.artefacts import open_bundle
     from android_harness.measurement import ROUND_SECONDS, DevicePlan
     from android_harness.thermal import Gate
+    from exporter.manifest import BENCH
 
     places = tuple(dict.fromkeys(device or [Where.HOST]))
     if places == (Where.HOST,):
@@ -130,7 +131,7 @@ def bench(
         bundle = BUNDLE
         if not bundle.exists():
             _export_first(bundle)
-    out = json_out or bundle / "bench.json"
+    out = json_out or bundle / BENCH
     with console.status("") as status:
         opened = open_bundle(bundle, lexicon, status.update)
         require_writable(out)

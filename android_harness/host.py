@@ -7,22 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from android_harness.artefacts import Artefact, Opened
+from android_harness.artefacts import Artefact, Opened, verdict_on
 from android_harness.devices import Facts
-from android_harness.devices.readings import parse_cpuinfo
+from android_harness.devices.readings import ABI_OF_MACHINE, parse_cpuinfo
 from android_harness.interleaving import Loader, Plan, Timing, measure
 from android_harness.results import EAGER, DeviceReport, Row
 from android_harness.stats import summarize
-from exporter.evidence import Evidence, judge
+from exporter.evidence import Evidence
 from exporter.formats import Runner
 from exporter.manifest import CHECKPOINT
 from exporter.manifest import Verdict as VerdictEntry
-from exporter.parity import Level, Limits, Verdict, refused
+from exporter.parity import Level
 from exporter.targets import Target, find_target
-from swipe.errors import GateError
-
-ABIS = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64-v8a", "arm64": "arm64-v8a"}
-"""What Android calls a processor, by what this machine calls it."""
 
 
 def measure_host(
@@ -70,7 +66,7 @@ def measure_host(
 def _facts() -> Facts:
     machine = platform.machine()
     model = f"{platform.system()} {machine}"
-    abi = ABIS.get(machine, machine)
+    abi = ABI_OF_MACHINE.get(machine.lower(), machine)
     return Facts("host", "host", model, abi, sdk=None, android=False, soc=_processor())
 
 
@@ -90,7 +86,7 @@ def _eager_row(opened: Opened, evidence: Evidence, runner: Runner, timing: Timin
     limits = find_target("onnx").baseline.limits.allowing(rounding)
     # Bounds are an artefact's to keep: a module takes what it can compute.
     unbounded = replace(evidence, refusals=())
-    verdict = _verdict(runner, unbounded, limits, Level.HOST)
+    verdict = verdict_on(runner, unbounded, limits, Level.HOST)
     return _row(
         Row(
             name=EAGER,
@@ -108,7 +104,7 @@ def _eager_row(opened: Opened, evidence: Evidence, runner: Runner, timing: Timin
 
 def _artefact_row(artefact: Artefact, runner: Runner, timing: Timing | None) -> Row:
     level = artefact.target.level
-    verdict = _verdict(runner, artefact.evidence, artefact.limits, level)
+    verdict = verdict_on(runner, artefact.evidence, artefact.limits, level)
     return _row(artefact.row(verdict), timing)
 
 
@@ -124,10 +120,3 @@ def _row(row: Row, timing: Timing | None) -> Row:
             "latency": summarize(timing.latency_ns),
         }
     )
-
-
-def _verdict(runner: Runner, evidence: Evidence, limits: Limits, level: Level) -> Verdict:
-    try:
-        return judge(runner, evidence, limits, level)
-    except GateError as error:
-        return refused(str(error), level)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from android_harness.artefacts import Artefact
+from android_harness.artefacts import Artefact, verdict_on
 from android_harness.pack import Answers, Refused
 from android_harness.results import Difference
-from exporter.evidence import Evidence, judge, run_all
+from exporter.evidence import Evidence, run_all
 from exporter.formats import Inputs, Runner
 from exporter.formats.axes import require_bounds
 from exporter.parity import Answers as Judged
-from exporter.parity import Kind, Level, Verdict, refused
+from exporter.parity import Kind, Level, Verdict
 from exporter.parity.outputs import Agreement, Decisions, Outputs, differences
-from swipe.errors import GateError, LoweringError
+from swipe.errors import LoweringError
 from swipe.scoring import Edits, count_edits
 
 
@@ -42,12 +42,12 @@ def replay(calls: Sequence[Inputs], answers: Answers, artefact: Artefact) -> Run
         for call, answer in zip(calls, answers.calls, strict=True)
     }
     names = tuple(calls[0])
-    entries = artefact.target.format().metadata(artefact.path)
+    form = artefact.target
+    # ONNX knows no bounds: every host has to check them, and so do we on this machine.
+    bounds = form.format().metadata(artefact.path) if form.name == "onnx" else {}
 
     def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
-        # ONNX knows no bounds: every host has to check them, and so do we on this machine.
-        if artefact.target.name == "onnx":
-            require_bounds(entries, dict(zip(names, inputs, strict=True)), artefact.path.name)
+        require_bounds(bounds, dict(zip(names, inputs, strict=True)), artefact.path.name)
         answer = recorded[_key(inputs)]
         if isinstance(answer, Refused):
             raise LoweringError(
@@ -61,10 +61,7 @@ def replay(calls: Sequence[Inputs], answers: Answers, artefact: Artefact) -> Run
 
 def judge_answers(runner: Runner, artefact: Artefact, level: Level) -> Verdict:
     """The verdict on what `runner` replays, executed at `level`."""
-    try:
-        return judge(runner, artefact.evidence, artefact.limits, level)
-    except GateError as error:
-        return refused(str(error), level)
+    return verdict_on(runner, artefact.evidence, artefact.limits, level)
 
 
 def compare_places(runner: Runner, artefact: Artefact) -> tuple[Difference, Edits | None]:

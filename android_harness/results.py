@@ -15,7 +15,6 @@ from swipe.errors import GateError, UsageError
 from swipe.files import write_text_atomic
 from swipe.scoring import Edits
 
-SCHEMA: Final = "swipe-export/bench/4"
 EAGER: Final = "pytorch eager"
 
 

@@ -11,7 +11,6 @@ from swipe.console import console, make_app, make_table
 from swipe.errors import MissingError
 
 ENGINE_PANEL: Final = "Where engines come from"
-ENGINES: Final = ("onnx", "executorch")
 
 runner_app = make_app("The native programs that execute artefacts on a device.")
 
@@ -85,16 +84,11 @@ def build(
 
     chosen = flavour or ("android-arm64-v8a" if ndk is not None else default_flavour())
     sources = Sources(ndk, ort_include, ort_aar, executorch_build, executorch_aar, wheels)
-    built = build_set(chosen, Options(sources), _say)
+    built = build_set(chosen, Options(sources), console.print)
     size_mb = sum(file.size_bytes for file in built.manifest.files.values()) / 1e6
     for engine, program in built.manifest.programs.items():
-        console.print(f"{engine}: {program.file}, engine {program.version}", markup=False)
+        console.print(f"{engine}: {program.file}, engine {program.version}")
     console.print(f"{built.folder}: {len(built.manifest.files)} files, {size_mb:.1f} MB")
-
-
-def _say(line: str) -> None:
-    """Unwrapped, to be copied."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @runner_app.command("list", no_args_is_help=False)
@@ -103,7 +97,7 @@ def list_built() -> None:
 
     Example: [bold]swipe-bench runner list[/]
     """
-    from android_harness.runners.sets import RunnerSet, list_sets, sets_folder
+    from android_harness.runners.sets import ENGINES, RunnerSet, list_sets, sets_folder
 
     table = make_table(f"runner sets in {sets_folder()}", "flavour", "onnx", "executorch", "state")
     found = list(list_sets())

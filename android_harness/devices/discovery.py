@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from android_harness.devices.process import run
 from swipe.errors import MissingError, UsageError
 
 READY: Final = "device"
@@ -112,13 +113,7 @@ def list_devices(adb: Path) -> list[Listed]:
         MissingError: the program cannot be started, fails, or does not answer.
     """
     try:
-        done = subprocess.run(
-            [adb, "devices", "-l"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LIST_SECONDS,
-            check=False,
-        )
+        done = run([adb, "devices", "-l"], LIST_SECONDS)
     except OSError as error:
         raise MissingError(
             f"{adb} cannot be started: {error.strerror}", fix="name another one with --adb"
@@ -128,13 +123,13 @@ def list_devices(adb: Path) -> list[Listed]:
             f"{adb} gave no list of devices within {LIST_SECONDS:.0f} s",
             fix="`adb kill-server`, and run this again",
         ) from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+    if done.code != 0:
+        said = (done.stderr or done.stdout).strip()
         raise MissingError(
             f"{adb} cannot list devices: {said.splitlines()[-1] if said else 'it says nothing'}",
             fix="`adb kill-server` and `adb devices` show what is wrong",
         )
-    return parse_devices(done.stdout.decode(errors="replace"))
+    return parse_devices(done.stdout)
 
 
 def parse_devices(text: str) -> list[Listed]:

@@ -34,7 +34,8 @@ _PROPERTIES: Final = (
     "ro.kernel.qemu",
     "ro.boot.qemu",
 )
-_ABI_OF_MACHINE: Final = {
+ABI_OF_MACHINE: Final = {
+    "amd64": "x86_64",
     "aarch64": "arm64-v8a",
     "arm64": "arm64-v8a",
     "armv7l": "armeabi-v7a",
@@ -42,6 +43,7 @@ _ABI_OF_MACHINE: Final = {
     "x86_64": "x86_64",
     "i686": "x86",
 }
+"""What Android calls a processor, by what a machine calls it."""
 _ABIS_OF_KERNEL: Final = {
     "aarch64": ("arm64-v8a", "armeabi-v7a"),
     "arm": ("armeabi-v7a",),
@@ -102,7 +104,7 @@ def parse_facts(text: str, kind: str, serial: str) -> Facts:
     props = parse_properties(section("props"))
     cpuinfo = parse_cpuinfo(section("cpuinfo"))
     machine = section("machine").strip()
-    abi = props.get("ro.product.cpu.abi") or _ABI_OF_MACHINE.get(machine) or "unknown"
+    abi = props.get("ro.product.cpu.abi") or ABI_OF_MACHINE.get(machine) or "unknown"
     chip = " ".join(
         props[name] for name in ("ro.soc.manufacturer", "ro.soc.model") if name in props
     )

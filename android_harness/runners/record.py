@@ -10,13 +10,11 @@ one of an earlier run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swipe.errors import GateError
-
-SCHEMA: Final = "swipe-export/runner/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

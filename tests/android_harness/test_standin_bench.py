@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,28 +10,14 @@ from standin import Faults, StandIn
 from typer.testing import CliRunner, Result
 
 from android_harness.cli import app
-from android_harness.devices.local import LocalDevice
 from android_harness.results import load_results
-from android_harness.runners.selection import runners_for
 from swipe.errors import ExitCode, GateError, MissingError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native_set")]
 
 Start = Callable[..., StandIn]
 BRIEF = ("--rounds", "1", "--calls", "10", "--min-secs", "0")
 """One round: of more, a busy machine may slow the last one down, and exit 4 is right then."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _runners() -> None:
-    """Those of this machine, which the stand-in executes."""
-    try:
-        runners_for(LocalDevice().facts(), None, lambda line: None).program("onnx")
-    except MissingError as error:
-        message = f"NOT TESTED: the runners cannot be built: {error}; {error.fix}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
 
 
 def _bench(bundle: Path, out: Path, *phones: StandIn, options: tuple[str, ...] = ()) -> Result:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host_bench import bench_host
 
-from android_harness.bench import bench_host
 from android_harness.interleaving import Plan
 from android_harness.results import EAGER, load_results
 from exporter.bundle import Request, export

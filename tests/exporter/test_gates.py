@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from host_bench import bench_host
 
-from android_harness.bench import bench_host
 from android_harness.interleaving import Plan
 from exporter.manifest import FILE, SEAL, SwipeSource, digest_of
 from exporter.policy import Policy

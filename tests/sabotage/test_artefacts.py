@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from host_bench import bench_host
 from torch import Tensor, nn
 
-from android_harness.bench import bench_host
 from android_harness.interleaving import Plan
 from exporter.bundle import Request, export
 from exporter.evidence import Evidence

@@ -357,7 +357,8 @@ def test_altered_verification_swipes(bundle: Path) -> None:
 
 
 def test_the_bench_refuses_an_edited_manifest_and_a_foreign_artefact(bundle: Path) -> None:
-    from android_harness.bench import bench_host
+    from host_bench import bench_host
+
     from android_harness.interleaving import Plan
 
     plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
