@@ -53,7 +53,7 @@ class Comparison:
 
     Attributes:
         changes: in the order of the earlier results.
-        apart: what was left out, and why.
+        apart: what was left out, or compared by less than usual, and why.
         compared: how many artefacts are in both; what is equal is no change.
     """
 
@@ -97,6 +97,11 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
             reason = latency_apart or _latency_apart(device, match, *pair)
             if reason is None:
                 changes += _latency(device, *pair, tolerance)
+                if any(r.latency and r.latency.intervals_ms is None for r in pair):
+                    why = "fewer than 3 rounds tell nothing of noise"
+                    apart.append(
+                        f"{device.title}, {row.name}: latency by the tolerance alone, {why}"
+                    )
             else:
                 apart.append(f"{device.title}, {row.name}: latency not compared, {reason}")
     apart += [

@@ -50,6 +50,13 @@ def test_rounds_that_differ_as_much_explain_a_difference() -> None:
     assert "p50 ms" not in {change.figure for change in found.regressions}
 
 
+def test_latency_that_is_compared_without_knowing_its_noise_is_said() -> None:
+    once = results(row(rounds=SLOW[:1]))
+    for before, after in ((results(row(rounds=CALM)), once), (once, results(row(rounds=CALM)))):
+        found = compare_results(before, after, Tolerance())
+        assert any("tolerance alone, fewer than 3 rounds" in line for line in found.apart)
+
+
 def test_not_a_number_is_a_regression() -> None:
     found = compare_results(results(row()), results(row(score=float("nan"))), Tolerance())
     assert [change.figure for change in found.regressions] == ["top1"]
