@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -20,6 +19,7 @@ from exporter.formats import Format
 from exporter.parity import Level, Limits
 from exporter.policy import DEFAULT_BUDGET
 from swipe.errors import GateError, MissingError, UsageError
+from swipe.plugins import offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,36 +165,20 @@ def known_targets() -> tuple[Target, ...]:
         UsageError: a name is taken.
     """
     targets = list(TARGETS)
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        target = _load(point)
+    for offer in offers(GROUP, Target, "format"):
+        target = offer.thing
+        if not target.rungs:
+            raise MissingError(
+                f"the format {offer.name} ({offer.package}) has no rungs: nothing could be built",
+                fix="install a version of it that fits this one, or uninstall it",
+            )
         if any(target.name == other.name or target.suffix == other.suffix for other in targets):
             raise UsageError(
-                f"the format {target.name} ({target.suffix}) of {_package(point)} is there already",
-                fix=f"uninstall {_package(point)}, or a package that offers the same format",
+                f"the format {target.name} ({target.suffix}) of {offer.package} is there already",
+                fix=f"uninstall {offer.package}, or a package that offers the same format",
             )
         targets.append(target)
     return tuple(targets)
-
-
-def _load(point: EntryPoint) -> Target:
-    try:
-        target = point.load()
-    except Exception as error:
-        # Any type: importing runs someone's code.
-        raise MissingError(
-            f"the format {point.name} ({_package(point)}) cannot be loaded: {error!r}",
-            fix="install that package again, or uninstall it",
-        ) from error
-    if not isinstance(target, Target) or not target.rungs:
-        raise MissingError(
-            f"the format {point.name} ({_package(point)}) is no {Target.__qualname__} with rungs",
-            fix="install a version of it that fits this one, or uninstall it",
-        )
-    return target
-
-
-def _package(point: EntryPoint) -> str:
-    return point.value if point.dist is None else point.dist.name
 
 
 def find_target(name: str) -> Target:

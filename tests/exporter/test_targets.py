@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from exporter import targets
 from exporter.targets import GROUP, TARGETS, find_target, known_targets, missing_libraries
+from swipe import plugins
 from swipe.errors import MissingError, UsageError
 
 FORMAT = '''
@@ -32,6 +32,7 @@ LIMITS = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
 TINY = Target("tiny", ".tiny", (), "tiny", (Rung("fp32", False, LIMITS),), "tiny_format")
 RUNGS = ()
 NOT_A_TARGET = 3
+RUNGLESS = Target("flat", ".flat", (), "flat", (), "tiny_format")
 TAKEN = Target("onnx", ".other", (), "tiny", TINY.rungs, "tiny_format")
 
 
@@ -109,7 +110,8 @@ def test_an_installed_format_is_found_and_offers_its_verbs(
     [
         ("tiny_format:ABSENT", MissingError, r"the format tiny \(tiny-format\) cannot be loaded"),
         ("absent_module:TINY", MissingError, "cannot be loaded: ModuleNotFoundError"),
-        ("tiny_format:NOT_A_TARGET", MissingError, "is no Target with rungs"),
+        ("tiny_format:NOT_A_TARGET", MissingError, r"\(tiny-format\) is no Target"),
+        ("tiny_format:RUNGLESS", MissingError, "has no rungs"),
         ("tiny_format:TAKEN", UsageError, r"onnx \(.other\) of tiny-format is there already"),
     ],
 )
@@ -133,7 +135,7 @@ def test_an_entry_point_that_raises_is_not_swallowed(monkeypatch: pytest.MonkeyP
         raise RuntimeError("half installed")
 
     monkeypatch.setattr(EntryPoint, "load", load)
-    monkeypatch.setattr(targets, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     with pytest.raises(MissingError, match="half installed"):
         known_targets()
 

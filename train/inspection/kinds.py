@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from swipe.errors import MissingError, SwipeError, UsageError
+from swipe.errors import SwipeError, UsageError
+from swipe.plugins import offers
 from train.inspection.files import SUFFIXES, inspect_checkpoint
 from train.inspection.verdict import Inspection, unchecked
 
@@ -56,34 +56,14 @@ def known_kinds() -> tuple[Kind, ...]:
             its files unchecked without a word.
         UsageError: two packages offer kinds of the same name.
     """
-    offered = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    offered = offers(GROUP, Kind, "inspector of")
     for one, other in pairwise(offered):
         if one.name == other.name:
             raise UsageError(
-                f"{_package(one)} and {_package(other)} both offer to inspect {one.name}",
+                f"{one.package} and {other.package} both offer to inspect {one.name}",
                 fix="uninstall one of them",
             )
-    return (CHECKPOINT, *(_load(point) for point in offered))
-
-
-def _load(point: EntryPoint) -> Kind:
-    try:
-        kind = point.load()
-    except Exception as error:
-        raise MissingError(
-            f"the inspector of {point.name} ({_package(point)}) cannot be loaded: {error!r}",
-            fix="install that package again, or uninstall it",
-        ) from error
-    if not isinstance(kind, Kind):
-        raise MissingError(
-            f"the inspector of {point.name} ({_package(point)}) is no {Kind.__qualname__}",
-            fix="install a version of it that fits this one, or uninstall it",
-        )
-    return kind
-
-
-def _package(point: EntryPoint) -> str:
-    return point.value if point.dist is None else point.dist.name
+    return (CHECKPOINT, *(offer.thing for offer in offered))
 
 
 def inspect_file(path: Path, *, stats: bool = False) -> Inspection:
