@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from runner_builds import build_or_say
+from swipe_train_command import Done, SwipeTrain
 
 from android_harness.runners.sets import RunnerSet
 from android_harness.runners.toolchains import default_flavour
@@ -54,6 +56,26 @@ def shared_data() -> Path:
 def released() -> Path:
     """The released nano checkpoint: a small model that really works."""
     return Path(__file__).parents[1] / "models" / "nano.safetensors"
+
+
+@pytest.fixture
+def swipe_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> SwipeTrain:
+    """The console script, with `tmp_path` as the working directory; no error is a traceback."""
+    from train.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["swipe-train", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        return Done(int(ended.value.code or 0), printed.out, printed.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from swipe_train_command import SwipeTrain
 from torch import Tensor
 
 from swipe.errors import NonFiniteError, UsageError
@@ -31,7 +31,6 @@ from swipe.synthesis import synthesize
 from train import assemble as assemble_module
 from train import fit as fit_module
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.cli import main
 from train.config import TrainConfig
 from train.progress import Progress
 from train.swipe_data import SwipeData
@@ -50,36 +49,6 @@ SMALL = [
     "--set", "data.dev_share=0.3", "--set", "model.channels=8",
     "--set", "optimizer.batch_size=32", "--set", "schedule.warmup_steps=2",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished command."""
-
-    code: int
-    out: str
-    err: str
-
-
-SwipeTrain = Callable[..., Done]
-
-
-@pytest.fixture
-def swipe_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> SwipeTrain:
-    """``swipe-train`` in this process, with `tmp_path` as the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["swipe-train", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.out + printed.err
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from swipe_train_command import Done, SwipeTrain
 
 from swipe.errors import UsageError
 from swipe.layout import load_layout
@@ -20,7 +20,6 @@ from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train import fit as fit_module
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.cli import main
 from train.runs import publish_run
 
 pytestmark = pytest.mark.slow
@@ -31,35 +30,6 @@ FAST = [
     "--set", "evaluation.lexicon=wordfreq:2000", "--set", "data.dev_share=0.3",
     "--set", "model.channels=8", "--set", "optimizer.batch_size=64",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished command."""
-
-    code: int
-    out: str
-    err: str
-
-
-SwipeTrain = Callable[..., Done]
-
-
-@pytest.fixture
-def swipe_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[SwipeTrain]:
-    """The console script, run in this process with `tmp_path` as the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["swipe-train", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
