@@ -38,6 +38,9 @@ DIGESTS: Final = {"sha256sum": "sha256", "sha1sum": "sha1", "md5sum": "md5"}
 """Programs that a device may have, the best first (old ones have no sha256sum), and hashlib's
 names. They find damage; nobody is expected to forge a file."""
 
+UNUSED_DAYS: Final = 14
+"""How long what was pushed and is not used stays there."""
+
 _LEAST_SECONDS: Final = 60.0
 _DIGEST_BYTES_PER_SECOND: Final = 1_000_000
 """Of an emulated processor; a phone is a hundred times as fast."""
@@ -51,7 +54,7 @@ mkdir -p "$d/files" "$d/sets" "$d/runs"
 """
 _DIGEST: Final = """for p in {programs}; do command -v $p >/dev/null 2>&1 && break; p=; done
 [ -n "$p" ] || exit 3
-mkdir -p {folder} && cd {folder} || exit 4
+mkdir -p {folder} && cd {folder} && touch . || exit 4
 echo $p
 for f in {names}; do
   if [ -f "$f" ]; then h=$($p <"$f") || h=-; else h=-; fi
@@ -74,6 +77,7 @@ exit 0
 """
 _PRUNE: Final = """cd {folder} || exit 4
 rm -rf files/*/*.part-* sets/*/*.part-*
+find files sets -mindepth 1 -maxdepth 1 -mtime +{days} -exec rm -rf {{}} +
 for n in runs/*; do
   case " {keep} " in *" ${{n##*/}} "*) ;; *) rm -rf "$n";; esac
 done
@@ -183,11 +187,13 @@ class DeviceFolder:
         return ended
 
     def prune(self, keep: Sequence[str] = ()) -> None:
-        """Remove what earlier runs wrote, but for those of the nonces `keep`, and parts of pushes.
+        """Remove what is of no use any more.
 
-        After `stale_run_cleanup`, which reads the runs.
+        That is what earlier runs wrote, but for those of the nonces `keep`, parts of pushes, and
+        what was pushed and not used for `UNUSED_DAYS`. After `stale_run_cleanup`, which reads
+        the runs.
         """
-        self._shell(_PRUNE, keep=" ".join(keep))
+        self._shell(_PRUNE, keep=" ".join(keep), days=str(UNUSED_DAYS))
 
     def clean(self) -> bool:
         """Remove the whole folder; returns whether there was one.

@@ -14,7 +14,7 @@ from standin import Faults, StandIn
 
 from android_harness.devices import Device
 from android_harness.devices.adb import AdbDevice
-from android_harness.devices.folder import MARKER, DeviceFolder, Killed
+from android_harness.devices.folder import MARKER, UNUSED_DAYS, DeviceFolder, Killed
 from android_harness.devices.local import LocalDevice
 from android_harness.devices.lock import take
 from swipe.errors import MissingError, UsageError
@@ -131,6 +131,25 @@ def test_runs_are_made_once_and_pruned(device: Device, model: Path) -> None:
         assert Path(second).is_dir()
         assert not part.exists()
         assert remote.is_file()
+
+
+def test_what_nobody_used_for_long_is_removed_and_what_is_used_stays(
+    device: Device, model: Path, tmp_path: Path
+) -> None:
+    folder = DeviceFolder(device)
+    forgotten = tmp_path / "forgotten.onnx"
+    forgotten.write_bytes(b"of a model long gone")
+    with folder.lock():
+        kept, gone = Path(folder.ensure_file(model)), Path(folder.ensure_file(forgotten))
+        runner = Path(folder.ensure_set({"runner": model}), "runner")
+        for path in (kept, gone, runner):
+            long_ago = path.stat().st_mtime - (UNUSED_DAYS + 2) * 86_400
+            os.utime(path.parent, (long_ago, long_ago))
+        folder.ensure_file(model)
+        folder.prune()
+    assert kept.read_bytes() == model.read_bytes()
+    assert not gone.parent.exists()
+    assert not runner.parent.exists()
 
 
 def test_clean_removes_the_folder_and_only_that(device: Device, model: Path) -> None:
