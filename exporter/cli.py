@@ -194,14 +194,13 @@ register_verification(app)
 def _conclude(manifest: Manifest, out: Path, asked: ModelAsked, answer: Answer) -> None:
     """Tell what was taken and why, and choose the exit code."""
     title = f"{out}: judged on {manifest.source.samples}"
-    table = make_table(title, "format", "view", "taken", "kB", *BRIEF, "verdict", "level")
+    table = make_table(title, "taken", "kB", *BRIEF, "verdict", "level")
     for entry in manifest.formats:
         taken, verdict = entry.taken, entry.taken.verdict
         size = "-" if taken.size_bytes is None else f"{taken.size_bytes / 1000:.0f}"
         figures = brief_cells(verdict.metrics)
-        table.add_row(
-            entry.format, entry.view, taken.rung, size, *figures, verdict.status, verdict.level
-        )
+        name = f"{entry.format} {entry.view} {taken.rung}"
+        table.add_row(name, size, *figures, verdict.status, verdict.level)
     answer.people.print(table)
     for entry in manifest.formats:
         for rung in entry.rungs:

@@ -13,11 +13,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -42,6 +44,8 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 DEBUG_FLAG = "--debug"
 PLAIN_LINE_SECONDS = 15.0
 REPORT_EVERY = 256
+WORD = 16
+"""Letters of a word in a table that are kept on one line: longer than any figure."""
 EPILOG = "Add --debug to any command to see the traceback of an error."
 
 
@@ -79,11 +83,37 @@ def _with_default(default: str | None) -> type[TyperGroup]:
     return Group
 
 
+class _Legible(Table):
+    """A table that rather grows than cuts a figure short.
+
+    Words are whole up to `WORD` letters, and a heading is no wider than what stands below it where
+    its words allow that.
+    """
+
+    def add_row(self, *cells: str, style: str | None = None) -> None:  # type: ignore[override]
+        """Append a row of plain text."""
+        super().add_row(*map(Text, cells), style=style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for column in self.columns:
+            heading, cells = str(column.header), list(map(str, column.cells))
+            words = [word for text in (heading, *cells) for word in text.split()]
+            column.min_width = min(max(map(cell_len, words), default=0), WORD)
+            widest = max(map(cell_len, cells), default=0)
+            width = max(widest, *map(cell_len, heading.split()), 1)
+            column.header = Text("\n".join(wrap(heading, width)))
+        return super().__rich_console__(console, options)
+
+
 def make_table(title: str, *headings: str) -> Table:
-    """A table that fits 80 columns: the first column names, the others are figures."""
-    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    """A table for 80 columns: the first one names, the others are figures, which are never cut."""
+    table = _Legible(
+        title=Text(f"\n{title}"), box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0),
+        show_edge=False, pad_edge=False,
+    )  # fmt: skip
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(Text(heading), justify=justify, overflow="fold")
     return table
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from swipe.console import console, counting, errors, make_table
 from swipe.errors import ExitCode, UsageError
@@ -138,7 +137,7 @@ def _show(table: Table, piece: Minimised | None) -> None:
             style = "red"
         elif row.unmatched:
             style = "dim"
-        shown.add_row(*map(Text, _cells(row)), style=style)
+        shown.add_row(*_cells(row), style=style)
     console.print(shown)
     console.print(f"{table.note}; looking inside moved the output by {table.tap_delta:.2g}")
     if exact:
