@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lowered_files import lowered
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.formats import Axis, Format, Inputs, Lowering, calls_of
+from exporter.formats import Axis, Inputs, Lowering, calls_of
+from exporter.targets import find_target
 from train.models import SwipeModel, agnostic, bake
 from train.models.tcn import SwipeTcn
 
@@ -122,12 +124,10 @@ class Recurrent(nn.Module):
         return y
 
 
-def build_agnostic(form: Format, folder: Path, suffix: str) -> dict[str, Path]:
+def build_agnostic(name: str, folder: Path) -> dict[str, Path]:
     """The agnostic job in float32 and int8, both executed and compared with torch."""
-    job = agnostic_job()
-    paths = {rung: folder / f"{rung}{suffix}" for rung in ("fp32", "int8")}
-    form.lower(job, paths["fp32"])
-    form.quantize(job, paths["int8"], "int8")
+    job, form = agnostic_job(), find_target(name).format()
+    paths = {rung: lowered(job, folder, name, rung) for rung in ("fp32", "int8")}
     inputs = strokes(8, seed=4)
     wanted = expected(job, inputs)
     tolerances = {"fp32": 1e-4, "int8": 0.25 * float(np.ptp(wanted[wanted > -1e3]))}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lowered_files import lowered
 from lowering_jobs import (
     METADATA,
     agnostic_job,
@@ -44,11 +45,7 @@ def packages(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def build(job: Lowering, folder: Path) -> dict[str, Path]:
-    paths = {rung: folder / f"model-{rung}.mlpackage" for rung in PACKAGES}
-    coreml_format.lower(job, paths["fp32"])
-    for rung in coreml_format.RUNGS:
-        coreml_format.quantize(job, paths[rung], rung)
-    return paths
+    return {rung: lowered(job, folder, "coreml", rung) for rung in PACKAGES}
 
 
 def content(package: Path) -> dict[str, bytes]:

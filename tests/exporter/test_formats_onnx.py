@@ -12,25 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lowered_files import lowered
 from lowering_jobs import (
-    METADATA,
     build_agnostic,
-    expected,
     job_of,
-    strokes,
     swipe_job,
-    traces_of_this_machine,
 )
 from torch import nn
 
 from exporter.formats import Lowering, calls_of
 from exporter.formats import onnx as onnx_format
-from swipe.errors import LoweringError, MissingError, UsageError
+from swipe.errors import LoweringError, MissingError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-INPUTS = strokes(8, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +35,12 @@ def job() -> Lowering:
 
 @pytest.fixture(scope="module")
 def full(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    onnx_format.lower(job, path)
-    return path
+    return lowered(job, tmp_path_factory.mktemp("onnx"), "onnx")
 
 
 @pytest.fixture(scope="module")
 def small(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "model-int8.onnx"
-    onnx_format.quantize(job, path, "int8")
-    return path
-
-
-def logits(path: Path) -> np.ndarray:
-    run = onnx_format.load(path)
-    return np.concatenate([run(row[None]) for row in INPUTS])
+    return lowered(job, tmp_path_factory.mktemp("onnx"), "onnx", "int8")
 
 
 def test_importing_the_formats_loads_no_heavy_library() -> None:
@@ -72,11 +58,6 @@ def test_importing_the_formats_loads_no_heavy_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unknown_rung_is_named(job: Lowering, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="int4"):
-        onnx_format.quantize(job, tmp_path / "model.onnx", "int4")
-
-
 def test_a_missing_library_names_the_extra(
     full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,11 +65,6 @@ def test_a_missing_library_names_the_extra(
     with pytest.raises(MissingError) as caught:
         onnx_format.load(full)
     assert caught.value.fix == "pip install 'swipe-export[onnx]'"
-
-
-@pytest.mark.slow
-def test_the_float_model_agrees_with_torch(job: Lowering, full: Path) -> None:
-    np.testing.assert_allclose(logits(full), expected(job, INPUTS), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -103,45 +79,15 @@ def test_the_structure_is_what_we_promise(full: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_int8_model_runs_and_is_smaller(job: Lowering, full: Path, small: Path) -> None:
+def test_stem_and_head_of_the_int8_model_stay_float(small: Path) -> None:
     facts = onnx_format.inspect(small)
     assert facts["quantized"] is True
-    assert facts["quantized_layers"] == 5
-    assert facts["float_layers"] == 2
-    assert small.stat().st_size < 0.7 * full.stat().st_size
-    wanted = expected(job, INPUTS)
-    assert np.abs(logits(small) - wanted).max() < 0.25 * np.ptp(wanted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rung", ["fp32", "int8"])
-def test_metadata_comes_back_and_nothing_else_of_the_build(
-    rung: str, full: Path, small: Path
-) -> None:
-    path = full if rung == "fp32" else small
-    assert onnx_format.metadata(path) == METADATA
-    assert traces_of_this_machine(path.read_bytes()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("use", [onnx_format.load, onnx_format.inspect, onnx_format.metadata])
-def test_a_truncated_file_is_refused(use: object, full: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(full.read_bytes()[: full.stat().st_size // 2])
-    assert callable(use)
-    with pytest.raises(LoweringError, match=r"broken\.onnx"):
-        use(broken)
+    assert (facts["quantized_layers"], facts["float_layers"]) == (5, 2)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoweringError, match=r"absent\.onnx"):
         onnx_format.load(tmp_path / "absent.onnx")
-
-
-@pytest.mark.slow
-def test_an_input_of_another_shape_is_refused(full: Path) -> None:
-    with pytest.raises(LoweringError, match="cannot be executed"):
-        onnx_format.load(full)(np.zeros((1, 2, 63), np.float32))
 
 
 @pytest.mark.slow
@@ -195,7 +141,7 @@ def test_a_module_that_cannot_be_exported_is_a_lowering_error(
 
 @pytest.mark.slow
 def test_further_inputs_are_named_and_what_they_reach_stays_float(tmp_path: Path) -> None:
-    paths = build_agnostic(onnx_format, tmp_path, ".onnx")
+    paths = build_agnostic("onnx", tmp_path)
     small = paths["int8"]
     facts = onnx_format.inspect(small)
     assert list(facts["inputs"]) == ["features", "layout_keys", "layout_mask"]  # type: ignore[call-overload]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from lowered_files import lowered
 from lowering_jobs import (
     Masked,
     Recurrent,
@@ -55,12 +56,7 @@ each_format = pytest.mark.parametrize("target", TARGETS, ids=ids)
 
 
 def build(target: Target, rung: str, job: Lowering, folder: Path) -> Path:
-    path = folder / f"{rung}{target.suffix}"
-    if rung == "fp32":
-        target.format().lower(job, path)
-    else:
-        target.format().quantize(job, path, rung)
-    return path
+    return lowered(job, folder, target.name, rung)
 
 
 def content(path: Path) -> dict[str, bytes]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lowered_files import lowered
 
 pytest.importorskip("coremltools")
 
 from localize_checks import LAYER, assert_altered, assert_honest, assert_shown, cut, table_of
 from lowering_jobs import swipe_job
 
-from exporter.formats import Lowering, coreml
+from exporter.formats import Lowering
 from exporter.localize.coreml_taps import CoreMlTaps
 from exporter.localize.taps import Tapped
 
@@ -27,9 +28,7 @@ def job() -> Lowering:
 
 @pytest.fixture(scope="module")
 def built(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("coreml") / "model.mlpackage"
-    coreml.lower(job, path)
-    return path
+    return lowered(job, tmp_path_factory.mktemp("coreml"), "coreml")
 
 
 def tapped_of(path: Path, job: Lowering) -> Tapped:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lowered_files import lowered
 
 pytest.importorskip("onnx")
 
@@ -44,9 +45,7 @@ def job() -> Lowering:
 
 @pytest.fixture(scope="module")
 def built(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    onnx_format.lower(job, path)
-    return path
+    return lowered(job, tmp_path_factory.mktemp("onnx"), "onnx")
 
 
 def altered(built: Path, change: Any, name: str = f"{LAYER}.weight") -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lowered_files import lowered
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -50,13 +51,9 @@ def _reasons(
 ) -> tuple[str, ...]:
     """Why the artefact is refused; empty when it agrees with PyTorch."""
     target = find_target(name)
-    speaker, path = target.format(), folder / f"model{target.suffix}"
-    if rung == "fp32":
-        speaker.lower(job, path)
-    else:
-        speaker.quantize(job, path, rung)
+    path = lowered(job, folder, name, rung)
     limits = limits_of(target, rung, 100.0, evidence.rounding)
-    verdict = judge(speaker.load(path), evidence, limits)
+    verdict = judge(target.format().load(path), evidence, limits)
     return () if verdict.status is not Status.FAIL else verdict.reasons
 
 
@@ -100,7 +97,7 @@ def test_onnx_agrees_in_float_and_keeps_the_recipe_float_in_int8(
     assert _reasons(job, evidence, tmp_path, rung="int8") == ()
     import onnx
 
-    graph = onnx.load(tmp_path / "model.onnx").graph
+    graph = onnx.load(tmp_path / "int8.onnx").graph
     reached = {"points"}
     for node in graph.node:
         if node.op_type == "Conv":
@@ -173,7 +170,7 @@ def test_other_formats_agree(
     job, evidence = job_and_evidence
     assert _reasons(job, evidence, tmp_path, name, rung) == ()
     if rung == "fp16":
-        assert _types_before_the_first_layer(tmp_path / "model.mlpackage") == {"fp32"}
+        assert _types_before_the_first_layer(tmp_path / "fp16.mlpackage") == {"fp32"}
 
 
 def _types_before_the_first_layer(package: Path) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lowered_files import lowered
 
 from exporter.bundle import Request, export
 from exporter.evidence import Evidence, judge
@@ -51,11 +52,7 @@ def job_and_evidence(released: Path, shared_data: Path) -> tuple[Lowering, Evide
 
 
 def _judged(job: Lowering, evidence: Evidence, folder: Path, rung: str = "fp32") -> Verdict:
-    path = folder / "model.onnx"
-    if rung == "fp32":
-        onnx_format.lower(job, path)
-    else:
-        onnx_format.quantize(job, path, rung)
+    path = lowered(job, folder, "onnx", rung)
     limits = limits_of(find_target("onnx"), rung, 100.0, evidence.rounding)
     return judge(onnx_format.load(path), evidence, limits)
 
@@ -69,13 +66,13 @@ def test_the_graph_writes_what_pytorch_spells(
     assert verdict.status is Status.PASS, verdict.reasons
     assert verdict.metrics is not None
     assert verdict.metrics["word_agreement"] == 1.0
-    runner = onnx_format.load(tmp_path / "model.onnx")
+    runner = onnx_format.load(tmp_path / "fp32.onnx")
     assert isinstance(runner, Speaker)
     given = [runner.speak(*call.values()) for call in evidence.calls]
     expected = greedy(np.stack(list(evidence.reference.outputs)))
     assert given == expected
     assert len(set(given)) > SWIPES / 2
-    facts = onnx_format.inspect(tmp_path / "model.onnx")
+    facts = onnx_format.inspect(tmp_path / "fp32.onnx")
     assert facts["outputs"] == {"text": [1], "logits": [1, 32, 27]}
     assert facts["custom_operators"] == {"ai.onnx.contrib": ["StringJoin"]}
     assert facts["opset"] == 14
@@ -90,7 +87,7 @@ def test_int8_writes_what_its_own_logits_spell(
     assert not any("texts" in reason for reason in verdict.reasons)
     assert verdict.metrics is not None
     assert 0.8 < verdict.metrics["word_agreement"] <= 1.0
-    assert onnx_format.inspect(tmp_path / "model.onnx")["quantized"]
+    assert onnx_format.inspect(tmp_path / "int8.onnx")["quantized"]
 
 
 @executed

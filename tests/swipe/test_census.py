@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_preparation import command
+from watched_swipes import WatchedSwipes
 
 import swipe.picture
 from swipe.census import MEASURES, Census, Histogram
@@ -23,7 +22,7 @@ from swipe.lexicon import wordfreq_lexicon
 from swipe.picture import draw_census, require_drawable, save_figure
 from swipe.preparation import prepare_folder
 from swipe.sources import read_corpus
-from swipe.synthesis import generate, synthesize
+from swipe.synthesis import synthesize
 
 LAYOUT = load_layout("qwerty")
 SWIPES = synthesize(LAYOUT, wordfreq_lexicon(500), 200).gestures
@@ -153,24 +152,10 @@ def test_no_value_has_no_percentile() -> None:
 
 def test_swipes_are_let_go_when_they_are_counted() -> None:
     """Memory does not depend on the corpus: a batch is alive at any time, and the counts."""
-    alive, most = 0, 0
-
-    def gone() -> None:
-        nonlocal alive
-        alive -= 1
-
-    def rows() -> Iterator[Gesture]:
-        nonlocal alive, most
-        for gesture in generate(LAYOUT, wordfreq_lexicon(500), 4000):
-            weakref.finalize(gesture.points, gone)
-            alive += 1
-            most = max(most, alive)
-            yield gesture
-
-    census = Census(LAYOUT)
-    census.add(rows())
+    watched, census = WatchedSwipes(), Census(LAYOUT)
+    census.add(watched.rows(4000))
     assert census.swipes == 4000
-    assert 1024 <= most <= 2100
+    assert 1024 <= watched.most <= 2100
 
 
 def test_the_real_corpus_is_sane(shared_data: Path) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from watched_swipes import WatchedSwipes
 
 from swipe.contract import ALPHABET
 from swipe.errors import DataError, UsageError
@@ -160,22 +160,9 @@ def test_half_a_character_is_quarantined(tmp_path: Path) -> None:
 
 def test_swipes_are_let_go_when_they_are_written(tmp_path: Path) -> None:
     """Memory does not depend on the corpus: only few row groups are alive at any time."""
-    alive, most = 0, 0
-
-    def gone() -> None:
-        nonlocal alive
-        alive -= 1
-
-    def rows() -> Iterator[Gesture]:
-        nonlocal alive, most
-        for gesture in generate(LAYOUT, wordfreq_lexicon(500), 600):
-            weakref.finalize(gesture.points, gone)
-            alive += 1
-            most = max(most, alive)
-            yield gesture
-
-    assert prepare(rows(), tmp_path / "out", per_group=20).swipes == 600
-    assert 20 <= most <= 45, "two row groups and a few"
+    watched = WatchedSwipes()
+    assert prepare(watched.rows(600), tmp_path / "out", per_group=20).swipes == 600
+    assert 20 <= watched.most <= 45, "two row groups and a few"
 
 
 def test_a_generated_corpus_is_the_one_in_memory() -> None:

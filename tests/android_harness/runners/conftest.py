@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lowered_files import lowered
 
-from exporter.formats import Inputs, Lowering, calls_of, executorch, onnx
+from exporter.formats import Inputs, Lowering, calls_of
 from exporter.views import BAKED
 from swipe.corpus import load_corpus
 from swipe.features import feature_batch
@@ -34,30 +35,22 @@ def job(released: Path, swipes: list[Inputs]) -> Lowering:
 @pytest.fixture(scope="session")
 def onnx_fp32(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nano as float ONNX."""
-    path = tmp_path_factory.mktemp("onnx") / "nano.fp32.onnx"
-    onnx.lower(job, path)
-    return path
+    return lowered(job, tmp_path_factory.mktemp("onnx"), "onnx", "fp32")
 
 
 @pytest.fixture(scope="session")
 def onnx_int8(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nano as int8 ONNX."""
-    path = tmp_path_factory.mktemp("onnx") / "nano.int8.onnx"
-    onnx.quantize(job, path, "int8")
-    return path
+    return lowered(job, tmp_path_factory.mktemp("onnx"), "onnx", "int8")
 
 
 @pytest.fixture(scope="session")
 def pte_fp32(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nano as a float ExecuTorch program."""
-    path = tmp_path_factory.mktemp("executorch") / "nano.fp32.pte"
-    executorch.lower(job, path)
-    return path
+    return lowered(job, tmp_path_factory.mktemp("executorch"), "executorch", "fp32")
 
 
 @pytest.fixture(scope="session")
 def pte_int8(job: Lowering, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nano as an int8 ExecuTorch program."""
-    path = tmp_path_factory.mktemp("executorch") / "nano.int8.pte"
-    executorch.quantize(job, path, "int8")
-    return path
+    return lowered(job, tmp_path_factory.mktemp("executorch"), "executorch", "int8")

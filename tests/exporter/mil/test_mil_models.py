@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lowered_files import lowered
 from numpy.typing import NDArray
 
 pytest.importorskip("coremltools")
@@ -61,11 +62,7 @@ def test_a_released_model_means_the_same_in_its_package(
     job = view.lowering(checkpoint, features[:1], features)
     wanted, deltas = expected(job), {}
     for rung in ("fp32", "fp16", "int8"):
-        package = tmp_path / f"{rung}.mlpackage"
-        if rung == "fp32":
-            coreml_format.lower(job, package)
-        else:
-            coreml_format.quantize(job, package, rung)
+        package = lowered(job, tmp_path, "coreml", rung)
         deltas[rung] = float(np.abs(answers(package, job) - wanted).max())
     assert all(deltas[rung] <= limit for rung, limit in LIMITS.items()), deltas
     # Rounding shows: an interpreter that computed everything in float32 would pass the limits.
