@@ -96,12 +96,14 @@ class _Legible(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for column in self.columns:
-            heading, cells = str(column.header), list(map(str, column.cells))
-            words = [word for text in (heading, *cells) for word in text.split()]
-            column.min_width = min(max(map(cell_len, words), default=0), WORD)
-            widest = max(map(cell_len, cells), default=0)
-            width = max(widest, *map(cell_len, heading.split()), 1)
-            column.header = Text("\n".join(wrap(heading, width)))
+            cells = list(map(str, column.cells))
+            # Per cent stays beside what it is of: textwrap does not break at a hard space.
+            heading = " ".join(str(column.header).split()).replace(" %", "\xa0%")
+            words = [*heading.split(" "), *(word for cell in cells for word in cell.split())]
+            column.min_width = min(max(map(cell_len, words)), WORD)
+            width = max(map(cell_len, (*heading.split(" "), *cells)))
+            folded = "\n".join(wrap(heading, max(width, 1)))
+            column.header = Text(folded.replace("\xa0", " "))
         return super().__rich_console__(console, options)
 
 

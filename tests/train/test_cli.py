@@ -117,7 +117,7 @@ def test_eval_prints_a_table_and_writes_json(
         "--limit", "25", "--json", str(figures),
     )  # fmt: skip
     assert done.code == 0, done.err
-    for text in ("held-out writers", "synthetic", "strict", "in vocabulary", "top-4", "CER"):
+    for text in ("held-out writers", "synthetic", "strict", "in vocabulary", "top-4 %", "CER"):
         assert text in done.out
     result = json.loads(figures.read_text())
     assert result["beam"]["strict"]["n"] == result["greedy"]["strict"]["n"] == 25

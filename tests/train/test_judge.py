@@ -130,7 +130,7 @@ def test_the_table_shows_every_line(clean: Path) -> None:
     text = captured.get()
     for said in (
         "dev.jsonl", WORDS, "strict", "in vocabulary", "extended lexicon", "3 letters or fewer",
-        "worst stratum: ", "top-1", "top-3", "top-4", "top-8", "CER", "substitutions",
+        "worst stratum: ", "top-1 %", "top-3 %", "top-4 %", "top-8 %", "CER", "substitutions",
         "resample 2 writers", "McNemar p = ", "118 training swipes of train.jsonl",
         report.judged.evaluation.lexicon_sha256[:16], report.judged.evaluation.swipes_sha256[:16],
     ):  # fmt: skip
