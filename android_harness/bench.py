@@ -19,8 +19,7 @@ from android_harness.runners.sets import RunnerSet
 from exporter.provenance import library_versions
 from swipe.errors import SwipeError
 from swipe.files import size_bytes
-
-Say = Callable[[str], None]
+from swipe.progress import Say
 
 SCRATCH_BYTES: Final = 64_000_000
 """For calls, answers and records on a device."""

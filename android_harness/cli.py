@@ -13,11 +13,12 @@ from android_harness.verbs_runner import register as register_runner
 from swipe.console import console, make_app, run
 from swipe.errors import ExitCode, MissingError, ParityError, UsageError
 from swipe.files import require_writable
+from swipe.progress import Say, telling
 
 if TYPE_CHECKING:
     from android_harness.artefacts import Opened
     from android_harness.devices import Device
-    from android_harness.measurement import DevicePlan, Say
+    from android_harness.measurement import DevicePlan
     from android_harness.results import DeviceReport, Results
 
 BUNDLE: Final = Path("bundle")
@@ -132,10 +133,10 @@ def bench(
         if not bundle.exists():
             _export_first(bundle)
     out = json_out or bundle / BENCH
-    with console.status("") as status:
-        opened = open_bundle(bundle, lexicon, status.update)
+    with telling() as say:
+        opened = open_bundle(bundle, lexicon, say)
         require_writable(out)
-        results = _measure(opened, places, devices, plan, (rounds, calls), runtime, status.update)
+        results = _measure(opened, places, devices, plan, (rounds, calls), runtime, say)
     _show(results, out)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +18,17 @@ from exporter.manifest import CHECKPOINT
 from exporter.manifest import Verdict as VerdictEntry
 from exporter.parity import Level
 from exporter.targets import Target, find_target
+from swipe.progress import Say
 
 
-def measure_host(
-    opened: Opened, plan: Plan, threads: int, observe: Callable[[str], None]
-) -> DeviceReport:
+def measure_host(opened: Opened, plan: Plan, threads: int, say: Say) -> DeviceReport:
     """Latency and parity of PyTorch and of every artefact that can be executed here.
 
     Args:
         opened: the bundle.
         plan: how long to measure.
         threads: CPU threads per implementation.
-        observe: told what is going on.
+        say: told what is going on.
     """
     import torch
 
@@ -51,10 +49,10 @@ def measure_host(
     calls = {
         name: (artefacts[name].evidence if name in artefacts else eager).calls for name in loaders
     }
-    runners, timings = measure(loaders, calls, plan, observe)
+    runners, timings = measure(loaders, calls, plan, say)
     rows = []
     for name, runner in (runners | interpreted).items():
-        observe(f"parity of {name}")
+        say(f"parity of {name}")
         timing = timings.get(name)
         if name in artefacts:
             rows.append(_artefact_row(artefacts[name], runner, timing))

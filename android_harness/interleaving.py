@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.formats import Inputs, Runner
+from swipe.progress import Say
 
 Loader = Callable[[], Runner]
 
@@ -53,7 +54,7 @@ def measure(
     loaders: Mapping[str, Loader],
     calls: Mapping[str, Sequence[Inputs]],
     plan: Plan,
-    observe: Callable[[str], None],
+    say: Say,
 ) -> tuple[dict[str, Runner], dict[str, Timing]]:
     """Load and time every implementation.
 
@@ -61,7 +62,7 @@ def measure(
         loaders: how to open each implementation, by name.
         calls: the calls of each implementation, by its name; they rotate.
         plan: how long to measure.
-        observe: told the name of what is being measured.
+        say: told the name of what is being measured.
 
     Returns:
         The opened runners and their timings, both by name.
@@ -70,7 +71,7 @@ def measure(
     timings: dict[str, Timing] = {}
     values = {name: [tuple(call.values()) for call in calls[name]] for name in loaders}
     for name, load in loaders.items():
-        observe(f"loading {name}")
+        say(f"loading {name}")
         load_ms = []
         for _ in range(plan.loads):
             started = time.perf_counter_ns()
@@ -85,7 +86,7 @@ def measure(
         for call in range(plan.warmup):
             runners[name](*values[name][call % len(values[name])])
     for block in range(plan.blocks):
-        observe(f"measuring, round {block + 1} of {plan.blocks}")
+        say(f"measuring, round {block + 1} of {plan.blocks}")
         for name in rotated(names, block):
             samples = []
             for call in range(plan.block_calls):

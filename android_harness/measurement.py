@@ -11,7 +11,7 @@ What it leaves out: judging. That needs PyTorch, and happens in `judgement` when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,8 +33,7 @@ from android_harness.runners.record import Asked, RunRecord
 from android_harness.runners.sets import RunnerSet, build_command
 from android_harness.thermal import Gate, throttling, wait_until_cool
 from swipe.errors import LoweringError
-
-Say = Callable[[str], None]
+from swipe.progress import Say
 
 SLICE_SECONDS: Final = 5.0
 """Length of a piece of a sustained run."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from android_harness.devices import Device, Facts, Thermal
 from android_harness.runners.record import RunRecord
+from swipe.progress import Say
 
 DRIFT: Final = 1.10
 """The last round's median over the first's, above which the device counts as throttled."""
@@ -67,7 +68,7 @@ class Cooled:
 def wait_until_cool(
     device: Device,
     gate: Gate,
-    say: Callable[[str], None],
+    say: Say,
     *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from swipe.files import sha256_file, size_bytes
+from swipe.progress import Say
 
 FOLDER_VARIABLE: Final = "SWIPE_EXPORT_CACHE"
 ENTRY: Final = "entry.json"
@@ -96,7 +97,7 @@ class Cache:
     """
 
     folder: Path
-    say: Callable[[str], None]
+    say: Say
     limit_bytes: int = LIMIT_BYTES
 
     @property

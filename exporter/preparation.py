@@ -7,13 +7,14 @@ the cache: when all of them hash as before, neither the checkpoint nor a swipe i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.cache import Cache, key_of
 from exporter.manifest import CHECKPOINT, VERIFICATION
+from swipe.progress import Say
 
 if TYPE_CHECKING:
     from exporter.origins import Request
@@ -46,7 +47,7 @@ def recall_or_prepare(
     scratch: Path,
     cache: Cache | None,
     environment: Mapping[str, str],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Prepared:
     """Prepare, or fetch what an earlier export of the same inputs prepared.
 
@@ -88,7 +89,7 @@ def _key(parts: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     return key_of({**parts, "kind": "preparation", "environment": dict(environment)})
 
 
-def _prepare(request: Request, folder: Path, scratch: Path, say: Callable[[str], None]) -> Prepared:
+def _prepare(request: Request, folder: Path, scratch: Path, say: Say) -> Prepared:
     said: list[str] = []
 
     def tell(line: str) -> None:

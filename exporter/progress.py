@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from swipe.progress import Say
 
 STEPS = frozenset({"building", "verifying"})
 """Steps that only move a live line; whatever else a rung says is printed."""
@@ -73,7 +75,7 @@ class _Board:
 
 
 @contextmanager
-def showing(people: Console, formats: Sequence[str]) -> Iterator[Callable[[str], None]]:
+def showing(people: Console, formats: Sequence[str]) -> Iterator[Say]:
     """Yield what lines of an export of `formats` are told to; any thread may call it."""
     if not people.is_terminal:
         yield people.print

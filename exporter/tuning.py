@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from exporter.formats import Lowering, Runner
 from exporter.targets import Target
 from swipe.errors import GateError
+from swipe.progress import Say
 
 SAMPLES: Final = 64
 """Calibration samples that a layer's gain is measured on."""
 
-Say = Callable[[str], None]
 Keep = frozenset[str]
 
 

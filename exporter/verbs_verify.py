@@ -10,6 +10,7 @@ import typer
 from exporter.verbs import JsonOption
 from swipe.console import console, make_table
 from swipe.errors import ExitCode
+from swipe.progress import telling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,9 +53,9 @@ def verify(
     from exporter.verification import verify as run_verify
 
     with answering("verify", json) as answer:
-        with answer.people.status("") as status:
+        with telling(answer.people) as say:
             findings = run_verify(
-                bundle, deep=deep, lexicon=lexicon, say=status.update, public_key=public_key
+                bundle, deep=deep, lexicon=lexicon, say=say, public_key=public_key
             )
         code = exit_code(findings)
         _tell(bundle, findings, answer.people)
@@ -84,8 +85,8 @@ def sign(
     from exporter.verification import verify as run_verify
     from swipe.errors import GateError
 
-    with console.status("") as status:
-        findings = run_verify(bundle, deep=False, lexicon=None, say=status.update)
+    with telling() as say:
+        findings = run_verify(bundle, deep=False, lexicon=None, say=say)
     if exit_code(findings) is ExitCode.GATE_FAILED:
         raise GateError(f"{bundle} is not sound", fix=f"see swipe-export verify {bundle}")
     written = write_bill(load_manifest(bundle), bundle), sign_folder(bundle, key)

@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import (
-    console,
-    counting,
-    make_app,
-    make_table,
-    receiving,
-    reporting,
-    run,
-)
+from swipe.console import console, make_app, make_table, run
+from swipe.progress import counting, receiving, reporting
 
 app = make_app(
     "Fetch, make, convert and look at swipe corpora.\n\n"

@@ -1,4 +1,4 @@
-"""What the console scripts share: how errors and progress reach the user, and where lines go.
+"""What the console scripts share: how errors and tables reach the user, and where lines go.
 
 An expected error is one line and its mend on stderr, with the exit code of its class; a traceback
 appears only with ``--debug``. Markup is off: file names may hold brackets.
@@ -9,41 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from textwrap import wrap
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from swipe.errors import ExitCode, SwipeError
 
-T = TypeVar("T")
-
 console = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 DEBUG_FLAG = "--debug"
-PLAIN_LINE_SECONDS = 15.0
-REPORT_EVERY = 256
 WORD = 16
 """Letters of a word in a table that are kept on one line: longer than any figure."""
 EPILOG = "Add --debug to any command to see the traceback of an error."
@@ -117,70 +100,6 @@ def make_table(title: str, *headings: str) -> Table:
         justify: JustifyMethod = "right" if number else "left"
         table.add_column(Text(heading), justify=justify, overflow="fold")
     return table
-
-
-@contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yield a function to be told how many `what` are done, of `total` where that is known.
-
-    A live line on a terminal, a plain line every few seconds elsewhere.
-    """
-    columns = [SpinnerColumn(), TextColumn("{task.fields[line]}")]
-    ahead = [BarColumn(), TimeRemainingColumn()] if total else []
-    bar = Progress(*columns, *ahead, console=console, disable=not sys.stdout.isatty())
-    task = bar.add_task(what, total=total, line="")
-    started = printed = time.monotonic()
-
-    def show(done: int) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        of = f" of {total:,}" if total else ""
-        line = f"{done:,}{of} {what}, {done / max(now - started, 1e-9):,.0f}/s"
-        bar.update(task, completed=done, line=line)
-        if bar.disable and now - printed > PLAIN_LINE_SECONDS:
-            printed = now
-            console.print(line)
-
-    with bar:
-        yield show
-
-
-@contextmanager
-def receiving() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Yield a function to be told of which file how many bytes are here, and of how many if known.
-
-    A live line per file on a terminal, a plain line every few seconds elsewhere.
-    """
-    name = TextColumn("{task.description}", markup=False)
-    columns = [name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-    bar = Progress(*columns, console=console, disable=not sys.stdout.isatty())
-    tasks: dict[str, TaskID] = {}
-    printed = time.monotonic()
-
-    def show(name: str, done: int, total: int | None) -> None:
-        nonlocal printed
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
-            # What an earlier attempt left counts as done, and not into the speed.
-            bar.reset(tasks[name], total=total, completed=done)
-        bar.update(tasks[name], completed=done, total=total)
-        if bar.disable and time.monotonic() - printed > PLAIN_LINE_SECONDS:
-            printed = time.monotonic()
-            of = f" of {total / 1e6:,.1f}" if total else ""
-            console.print(f"{name}: {done / 1e6:,.1f}{of} MB")
-
-    with bar:
-        yield show
-
-
-def reporting(items: Iterable[T], say: Callable[[int], None]) -> Iterator[T]:
-    """Pass `items` on, and tell `say` now and then how many there were."""
-    number = 0
-    for number, item in enumerate(items, start=1):
-        if number % REPORT_EVERY == 0:
-            say(number)
-        yield item
-    say(number)
 
 
 def run(app: typer.Typer) -> NoReturn:

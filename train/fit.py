@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.progress import Progress as Bar
 
 from swipe.console import console
 from swipe.errors import GateError, UsageError
+from swipe.progress import PlainLines
 from train import loop
 from train.assemble import Assembled, assemble
 from train.config import CustomConfig, TrainConfig, load_saved_config, save_config
@@ -26,8 +26,6 @@ from train.distributed import Ranks, joined
 from train.journal import TENSORBOARD, peak_memory_bytes, tensorboard_is_installed
 from train.progress import Progress
 from train.runs import CONFIG, RUNS, find_run, new_run, publish_run
-
-PLAIN_LINE_SECONDS = 15.0
 
 Config = TrainConfig | CustomConfig
 
@@ -214,6 +212,7 @@ class _Display:
 
     def __init__(self, noun: str) -> None:
         self._noun = noun
+        self._lines = PlainLines()
         self._bar = Bar(
             TextColumn("step {task.fields[step]}"),
             BarColumn(),
@@ -222,10 +221,10 @@ class _Display:
             TextColumn("{task.fields[skipped]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not sys.stdout.isatty(),
+            disable=self._lines.wanted,
         )
         self._task = self._bar.add_task("fit", total=1.0, step="0", loss="-", rate="-", skipped="")
-        self._started = self._printed = time.monotonic()
+        self._started = time.monotonic()
         self._samples = 0
         self._last = Progress()
 
@@ -264,10 +263,8 @@ class _Display:
             )
         if progress.score is not None and progress.history[-1]["step"] == progress.step:
             console.print(f"step {progress.step:,}: {progress.score.summary}")
-        if self._bar.disable and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
-            self._printed = time.monotonic()
-            console.print(
-                f"step {progress.step:,} ({progress.fraction:.0%}): loss {loss}, "
-                f"learning rate {progress.learning_rate:.1e}, {rate} {self._noun}/s, {skipped}"
-            )
+        self._lines.offer(
+            f"step {progress.step:,} ({progress.fraction:.0%}): loss {loss}, "
+            f"learning rate {progress.learning_rate:.1e}, {rate} {self._noun}/s, {skipped}"
+        )
         self._last = copy.copy(progress)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from rich.table import Table
 
-from swipe.console import counting, make_table, reporting
+from swipe.console import make_table
 from swipe.contamination import require_disjoint
 from swipe.corpus import is_synthetic, load_corpus, writer_share
 from swipe.errors import DataError, UsageError
@@ -25,6 +25,7 @@ from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
 from swipe.prepared import prepared_rows
 from swipe.presets import choose_preset
+from swipe.progress import counting, reporting
 from swipe.prompts import prompt_kind
 from swipe.scoring import KS, Paired, compare
 from swipe.sources import read_rows

@@ -11,7 +11,6 @@ no fit to the noise of its own swipes; then they are tuned again on all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ from swipe.files import sha256_file
 from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
 from swipe.presets import TunedPreset
+from swipe.progress import Say
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
 
@@ -93,7 +93,7 @@ def search(
     *,
     seconds: float,
     seed: int,
-    observe: Callable[[str], None],
+    say: Say,
 ) -> DecoderPreset:
     """The best settings found for `swipes`, `start` itself if nothing is better.
 
@@ -112,9 +112,7 @@ def search(
         waited += 1
         if reached > record:
             best, record, waited = trial, reached, 0
-        observe(
-            f"round {number}: {reached[0]:.2f} % (best {record[0]:.2f} %, top-4 {record[1]:.2f} %)"
-        )
+        say(f"round {number}: {reached[0]:.2f} % (best {record[0]:.2f} %, top-4 {record[1]:.2f} %)")
     return best
 
 
@@ -197,7 +195,7 @@ def tune_swipes(
     *,
     minutes: float,
     seed: int,
-    observe: Callable[[str], None],
+    say: Say,
 ) -> tuple[DecoderPreset, dict[str, Any]]:
     """Settings tuned on all swipes, and the figures of every part before and after.
 
@@ -206,9 +204,9 @@ def tune_swipes(
         DataError: the writers cannot be split.
     """
     first, second = swipes.halves()
-    observe(f"tuning on {len(first.words):,} swipes of one half of the writers")
+    say(f"tuning on {len(first.words):,} swipes of one half of the writers")
     share = 30.0 * minutes
-    half = search(first, lexicon, start, seconds=share, seed=seed, observe=observe)
+    half = search(first, lexicon, start, seconds=share, seed=seed, say=say)
     parts = {"tuned half": (first, half), "other half": (second, half)}
     figures = {name: _compare(part, lexicon, start, to) for name, (part, to) in parts.items()}
     lost = figures["other half"]["before"][0] - figures["other half"]["after"][0]
@@ -218,8 +216,8 @@ def tune_swipes(
             "top-1; no preset was written",
             fix="tune on more swipes, or keep the settings there are",
         )
-    observe(f"tuning on all {len(swipes.words):,} swipes")
-    best = search(swipes, lexicon, half, seconds=share, seed=seed + 1, observe=observe)
+    say(f"tuning on all {len(swipes.words):,} swipes")
+    best = search(swipes, lexicon, half, seconds=share, seed=seed + 1, say=say)
     figures["all, tuned on all"] = _compare(swipes, lexicon, start, best)
     return best, figures
 
@@ -242,7 +240,7 @@ def tune_checkpoint(
     minutes: float,
     seed: int,
     threads: int,
-    observe: Callable[[str], None],
+    say: Say,
 ) -> TunedPreset:
     """Tune the decoder for a checkpoint and a lexicon on the corpus that `data` names.
 
@@ -260,7 +258,7 @@ def tune_checkpoint(
         np.array([gesture.writer for gesture in corpus.gestures]),
     )
     settings, figures = tune_swipes(
-        swipes, words, DEFAULT_PRESET, minutes=minutes, seed=seed, observe=observe
+        swipes, words, DEFAULT_PRESET, minutes=minutes, seed=seed, say=say
     )
     return TunedPreset(
         settings=settings,

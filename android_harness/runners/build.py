@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ from android_harness.runners.sets import (
 from android_harness.runners.toolchains import Toolchain, find_toolchain
 from swipe.errors import GateError, MissingError
 from swipe.files import replacing_folder, sha256_file
+from swipe.progress import Say
 
 WARNINGS: Final = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow")
 OPTIMISATION: Final = ("-O2", "-fPIE", "-fstack-protector-strong", "-D_GNU_SOURCE")
@@ -60,7 +61,7 @@ class Options:
     engines: tuple[str, ...] = ENGINES
 
 
-def build_set(flavour: str, options: Options, say: Callable[[str], None]) -> RunnerSet:
+def build_set(flavour: str, options: Options, say: Say) -> RunnerSet:
     """Build the set of `flavour` and put it in the place of an earlier one.
 
     Args:
@@ -145,7 +146,7 @@ class _Build:
     extra_flags: tuple[str, ...]
     scratch: Path
     folder: Path
-    say: Callable[[str], None]
+    say: Say
     commands: list[str] = field(default_factory=list)
 
     def compile_shared(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import distributions
 from typing import Final
 
@@ -11,6 +10,7 @@ from android_harness.runners.build import Options, build_set
 from android_harness.runners.sets import RunnerSet, find_set
 from android_harness.runners.toolchains import default_flavour
 from swipe.errors import MissingError, UsageError
+from swipe.progress import Say
 
 PACKAGES: Final = {"onnx": "onnxruntime", "executorch": "executorch"}
 """Where this machine's engines come from."""
@@ -23,7 +23,7 @@ FITTING: Final = {
 """By ABI, and whether programs are bionic's."""
 
 
-def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -> RunnerSet:
+def runners_for(facts: Facts, flavour: str | None, say: Say) -> RunnerSet:
     """The runner set for the device that `facts` describe.
 
     Args:
@@ -51,7 +51,7 @@ def runners_for(facts: Facts, flavour: str | None, say: Callable[[str], None]) -
     return found
 
 
-def _find_or_build(flavour: str, say: Callable[[str], None]) -> RunnerSet:
+def _find_or_build(flavour: str, say: Say) -> RunnerSet:
     # Other machines' compilers and engines are the user's to name.
     ours = flavour.startswith("linux-") and flavour == default_flavour()
     try:

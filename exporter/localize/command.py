@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swipe.console import console, counting, errors, make_table
+from swipe.console import console, errors, make_table
 from swipe.errors import ExitCode, UsageError
+from swipe.progress import counting
 
 if TYPE_CHECKING:
     from exporter.localize.alignment import Row, Table

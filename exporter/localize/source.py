@@ -6,7 +6,7 @@ not hold. They are chosen again, by the rule that export chose them by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,13 +20,12 @@ from exporter.manifest import CHECKPOINT, FILE, VERIFICATION, load_manifest
 from exporter.targets import TARGETS, Target, find_target
 from exporter.views import VIEWS, View, find_view
 from swipe.errors import GateError, UsageError
+from swipe.progress import Say
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
 
 EXECUTORCH: Final = "executorch"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

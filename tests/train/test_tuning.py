@@ -36,10 +36,10 @@ def test_weights_that_drown_the_swipe_are_turned_down() -> None:
     loud = DecoderPreset(lam=3.0)
     assert score(swipes, LEXICON, loud)[0] < 40
     said: list[str] = []
-    found = search(swipes, LEXICON, loud, seconds=60, seed=0, observe=said.append)
+    found = search(swipes, LEXICON, loud, seconds=60, seed=0, say=said.append)
     assert score(swipes, LEXICON, found)[0] == 100.0
     assert said[0].startswith("round 1")
-    again = search(swipes, LEXICON, loud, seconds=60, seed=0, observe=said.append)
+    again = search(swipes, LEXICON, loud, seconds=60, seed=0, say=said.append)
     assert again == found
 
 
@@ -65,13 +65,13 @@ def test_settings_that_other_writers_lose_by_are_refused(
     swipes = _swipes(["cat", "cut", "cot"] * 8)
     monkeypatch.setattr(tuning, "search", lambda *_, **__: DecoderPreset(lam=3.0))
     with pytest.raises(GateError, match="costs the other half"):
-        tune_swipes(swipes, LEXICON, DEFAULT_PRESET, minutes=1, seed=0, observe=print)
+        tune_swipes(swipes, LEXICON, DEFAULT_PRESET, minutes=1, seed=0, say=print)
 
 
 @pytest.mark.slow
 def test_a_checkpoint_is_tuned_and_the_file_says_with_what(released: Path, tmp_path: Path) -> None:
     tuned = tune_checkpoint(
-        released, "synthetic:200", "wordfreq:5000", minutes=0.0, seed=0, threads=1, observe=print
+        released, "synthetic:200", "wordfreq:5000", minutes=0.0, seed=0, threads=1, say=print
     )
     tuned.save(tmp_path / "out.preset.json")
     assert load_preset(tmp_path / "out.preset.json").to_dict() == tuned.to_dict()

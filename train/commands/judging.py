@@ -125,7 +125,7 @@ def tune_decoder(
         minutes=minutes,
         seed=seed,
         threads=threads,
-        observe=console.print,
+        say=console.print,
     )
     console.print(table(tuned))
     path = out or checkpoint_file(source).with_suffix(SUFFIX)
