@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from android_harness.results import Row
 from exporter import manifest
+from exporter.conformance import foreign_metadata
 from exporter.evidence import Evidence, judge
 from exporter.formats import Runner
-from exporter.ladder import foreign_metadata, limits_of
 from exporter.manifest import Manifest, RungEntry, load_manifest, require_unaltered
 from exporter.origins import Subjects, reopen
 from exporter.parity import Answers, Level, Limits, Verdict, refused
@@ -19,6 +19,7 @@ from exporter.parity.outputs import Outputs
 from exporter.targets import Target, find_target
 from swipe.errors import GateError
 from swipe.files import size_bytes
+from swipe.progress import Say
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,13 +80,13 @@ class Opened:
     artefacts: tuple[Artefact, ...]
 
 
-def open_bundle(folder: Path, lexicon: str | None, observe: Callable[[str], None]) -> Opened:
+def open_bundle(folder: Path, lexicon: str | None, say: Say) -> Opened:
     """Read the bundle at `folder`, and refuse what is not as it was published.
 
     Args:
         folder: a bundle written by ``swipe-export``.
         lexicon: lexicon to decode swipes with; None: the manifest's.
-        observe: told what is going on.
+        say: told what is going on.
 
     Raises:
         UsageError: there is no bundle, or its lexicon or factory is not here.
@@ -93,7 +94,7 @@ def open_bundle(folder: Path, lexicon: str | None, observe: Callable[[str], None
             no artefact.
     """
     record = load_manifest(folder)
-    subjects = reopen(folder, record.source, lexicon=lexicon, say=observe)
+    subjects = reopen(folder, record.source, lexicon=lexicon, say=say)
     names = {subjects.eager_view, *(entry.view for entry in record.formats)}
     evidence = {name: _remembering(subjects.evidence(name)) for name in sorted(names)}
     artefacts = []
@@ -106,7 +107,9 @@ def open_bundle(folder: Path, lexicon: str | None, observe: Callable[[str], None
             path = require_unaltered(folder, entry)
             if target.level.executed:
                 _require_own(target, path, subjects.metadata(format_entry.view))
-            limits = limits_of(target, entry.rung, record.accuracy_budget, judged_by.rounding)
+            limits = target.find_rung(entry.rung).limits_within(
+                record.accuracy_budget, judged_by.rounding
+            )
             artefacts.append(Artefact(target, format_entry.view, entry, path, limits, judged_by))
     if not artefacts:
         raise GateError(f"{folder} ships no artefact", fix="export again")

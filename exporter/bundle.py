@@ -24,7 +24,6 @@ from pydantic import TypeAdapter
 
 from exporter import fingerprint
 from exporter.cache import Cache, copy
-from exporter.ladder import Say
 from exporter.lock import held
 from exporter.manifest import (
     FILE,
@@ -48,6 +47,7 @@ from exporter.targets import Target, require_libraries
 from exporter.worker import Job, Records, recall_records, run_worker
 from swipe.errors import SwipeError, UsageError
 from swipe.files import replacing_folder, sha256_file
+from swipe.progress import Say
 
 SOURCE: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
 

@@ -12,44 +12,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporter.cache import remove
-from exporter.evidence import Evidence, judge
-from exporter.formats import Lowering, Runner
-from exporter.formats.build import signature
-from exporter.parity import Level, Limits, Status, Verdict, refused, unverified
+from exporter.conformance import misfit
+from exporter.evidence import judge
+from exporter.formats import Runner
+from exporter.parity import Level, Status, Verdict, refused, unverified
 from exporter.policy import Policy
 from exporter.speed import Speed, compare_speed
+from exporter.subject import Subject
 from exporter.targets import Rung, Target
 from exporter.tuning import Budget, CalibrationError, rank_layers, revert_greedily
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """A model in one form of deployment, and what its artefacts are judged by.
-
-    Attributes:
-        name: of the form, e.g. "baked".
-        stem: of its artefacts' file names.
-        lowering: the job for the formats.
-        evidence: what to judge by.
-        output_shape: of a whole output, without the batch axis, where the evidence holds a part;
-            None: it holds all of it.
-    """
-
-    name: str
-    stem: str
-    lowering: Lowering
-    evidence: Evidence
-    output_shape: tuple[int, ...] | None = None
+from swipe.progress import Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +102,16 @@ def climb(
         GateError: the float baseline itself was refused, so there is nothing to ship; or nothing
             but it can be shipped, and that is not enough.
     """
-    float_record, runner = _recall_or_try(
-        target, subject, target.baseline, folder, None, policy, say, memory
-    )
-    if float_record.verdict.status is Status.FAIL:
-        raise GateError(
-            f"{target.name} {subject.name} {float_record.rung} was refused: "
-            f"{'; '.join(float_record.verdict.reasons)}",
-            fix="nothing was published; mend the model or the format's libraries",
-        )
-    baseline = _Baseline(float_record.size_bytes or 0, runner, float_record.sha256)
+    ground = _Ladder(target, folder, policy, say, memory)
+    float_record, baseline = ground.foot(subject)
+    ladder = replace(ground, baseline=baseline)
     # Where nothing can be executed, not being refused is as far as any rung gets.
     wanted = float_record.verdict.status
     records: list[RungRecord] = []
     for rung in target.rungs[:-1] if policy.quantize else ():
-        record, _ = _recall_or_try(target, subject, rung, folder, baseline, policy, say, memory)
+        record, _ = ladder.attempt(subject, rung)
         if record.verdict.metrics is not None and record.verdict.status is not Status.PASS:
-            tuned = _tuned(target, subject, rung, folder, baseline, policy, say, memory)
-            record = tuned or record
+            record = ladder.tuned(subject, rung) or record
         taken = record.verdict.status in (Status.PASS, wanted)
         records.append(replace(record, taken=True) if taken else _removed(record, folder))
         if taken:
@@ -154,201 +126,170 @@ def climb(
     return [*records, replace(float_record, taken=fell_back)]
 
 
-def _tuned(
-    target: Target,
-    subject: Subject,
-    rung: Rung,
-    folder: Path,
-    baseline: _Baseline,
-    policy: Policy,
-    say: Say,
-    memory: Recollection | None,
-) -> RungRecord | None:
-    """The rung with as few layers kept float as make it pass; None if none do in the time given."""
-    if not policy.tune_minutes:
-        return None
-    budget = Budget(policy.tune_minutes)
-    name = f"{target.name} {subject.name} {rung.name}"
-    passed: list[RungRecord] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ladder:
+    """The rungs of one format, and what they are tried with.
 
-    def passes(kept: frozenset[str]) -> bool:
-        lowering = replace(subject.lowering, float_layers=kept)
-        variant = replace(subject, lowering=lowering)
-        record, _ = _recall_or_try(target, variant, rung, folder, baseline, policy, say, memory)
-        if record.verdict.status is Status.PASS:
-            passed.append(record)
-        return record.verdict.status is Status.PASS
+    Attributes:
+        target: the format.
+        folder: where artefacts go.
+        policy: what the user decided.
+        say: told about each step.
+        memory: earlier results, if any.
+        baseline: the float artefact; None until it is there.
+    """
 
-    layers = target.format().layers(subject.lowering, rung.name)
-    say(f"{name}: ranking {len(layers)} layers by what keeping each one float gains")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, f"trial{target.suffix}")
-        error_of = CalibrationError(
-            target, rung.name, subject.lowering, path, lambda line: say(f"{name}: {line}")
+    target: Target
+    folder: Path
+    policy: Policy
+    say: Say
+    memory: Recollection | None
+    baseline: _Baseline | None = None
+
+    def foot(self, subject: Subject) -> tuple[RungRecord, _Baseline]:
+        """The float artefact, on which all else stands.
+
+        Raises:
+            GateError: it was refused.
+        """
+        record, runner = self.attempt(subject, self.target.baseline)
+        if record.verdict.status is Status.FAIL:
+            raise GateError(
+                f"{self.target.name} {subject.name} {record.rung} was refused: "
+                f"{'; '.join(record.verdict.reasons)}",
+                fix="nothing was published; mend the model or the format's libraries",
+            )
+        return record, _Baseline(record.size_bytes or 0, runner, record.sha256)
+
+    def attempt(self, subject: Subject, rung: Rung) -> tuple[RungRecord, Runner | None]:
+        """What becomes of `rung`, from memory where it is there.
+
+        Returns:
+            The record, and the artefact opened where it can be executed and is needed again.
+        """
+        if self.memory is None:
+            return self._build_and_judge(subject, rung)
+        baseline, policy, target = self.baseline, self.policy, self.target
+        parts = {
+            "rung": rung.name,
+            "float_layers": sorted(subject.lowering.float_layers),
+            "baseline": None if baseline is None else baseline.sha256,
+            "policy": [policy.budget, policy.require_faster] if rung.quantized else [],
+        }
+        record = self.memory.recall_rung(parts, self.folder)
+        if record is None:
+            record, runner = self._build_and_judge(subject, rung)
+            self.memory.keep_rung(parts, record, self.folder)
+            return record, runner
+        self.say(f"{self._name(subject, rung)}: {record.verdict.status} (from the cache)")
+        # Opened all the same where the next rung's speed is measured against it.
+        wanted = baseline is None and record.file is not None and target.level.executed
+        return record, target.format().load(self.folder / str(record.file)) if wanted else None
+
+    def tuned(self, subject: Subject, rung: Rung) -> RungRecord | None:
+        """The rung with as few layers kept float as make it pass; None if none do in time."""
+        if not self.policy.tune_minutes:
+            return None
+        target, name = self.target, self._name(subject, rung)
+        budget = Budget(self.policy.tune_minutes)
+        passed: list[RungRecord] = []
+
+        def passes(kept: frozenset[str]) -> bool:
+            lowering = replace(subject.lowering, float_layers=kept)
+            record, _ = self.attempt(replace(subject, lowering=lowering), rung)
+            if record.verdict.status is Status.PASS:
+                passed.append(record)
+            return record.verdict.status is Status.PASS
+
+        layers = target.format().layers(subject.lowering, rung.name)
+        self.say(f"{name}: ranking {len(layers)} layers by what keeping each one float gains")
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, f"trial{target.suffix}")
+            error_of = CalibrationError(
+                target, rung.name, subject.lowering, path, lambda line: self.say(f"{name}: {line}")
+            )
+            ranked = rank_layers(layers, error_of, budget)
+        if revert_greedily(ranked, passes, budget) is None:
+            minutes = self.policy.tune_minutes
+            self.say(f"{name}: no choice of float layers passed in {minutes:g} minutes")
+        return passed[0] if passed else None
+
+    def _build_and_judge(self, subject: Subject, rung: Rung) -> tuple[RungRecord, Runner | None]:
+        target, name = self.target, self._name(subject, rung)
+        path = self.folder / f"{subject.stem}.{rung.name}{target.suffix}"
+        started = time.monotonic()
+        size: int | None = None
+        facts: dict[str, Any] = {}
+        runner: Runner | None = None
+        speed: Speed | None = None
+        try:
+            self.say(f"{name}: building")
+            if rung is target.baseline:
+                target.format().lower(subject.lowering, path)
+            else:
+                target.format().quantize(subject.lowering, path, rung.name)
+            size = size_bytes(path)
+            facts = target.format().inspect(path)
+            verdict = self._unexecuted(subject, path, facts, size)
+            if verdict is None:
+                self.say(f"{name}: verifying")
+                runner = target.format().load(path)
+                limits = rung.limits_within(self.policy.budget, subject.evidence.rounding)
+                verdict = judge(runner, subject.evidence, limits, target.level)
+                speed = self._speed(runner, subject)
+                verdict = self._with_speed(verdict, speed)
+        except GateError as error:
+            verdict = refused(str(error))
+        record = RungRecord(
+            rung=rung.name,
+            taken=False,
+            verdict=verdict,
+            file=path.name,
+            size_bytes=size,
+            sha256=None if size is None else sha256_file(path),
+            facts=facts,
+            speed=speed,
+            float_layers=tuple(sorted(subject.lowering.float_layers)),
+            seconds=round(time.monotonic() - started, 2),
         )
-        ranked = rank_layers(layers, error_of, budget)
-    if revert_greedily(ranked, passes, budget) is None:
-        say(f"{name}: no choice of float layers passed in {policy.tune_minutes:g} minutes")
-    return passed[0] if passed else None
-
-
-def _recall_or_try(
-    target: Target,
-    subject: Subject,
-    rung: Rung,
-    folder: Path,
-    baseline: _Baseline | None,
-    policy: Policy,
-    say: Say,
-    memory: Recollection | None,
-) -> tuple[RungRecord, Runner | None]:
-    """As `_try`, from `memory` where it is there."""
-    if memory is None:
-        return _try(target, subject, rung, folder, baseline, policy, say)
-    parts = {
-        "rung": rung.name,
-        "float_layers": sorted(subject.lowering.float_layers),
-        "baseline": None if baseline is None else baseline.sha256,
-        "policy": [policy.budget, policy.require_faster] if rung.quantized else [],
-    }
-    record = memory.recall_rung(parts, folder)
-    if record is None:
-        record, runner = _try(target, subject, rung, folder, baseline, policy, say)
-        memory.keep_rung(parts, record, folder)
+        self.say(f"{name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
+        if verdict.status is Status.FAIL:
+            return _removed(record, self.folder), None
         return record, runner
-    say(f"{target.name} {subject.name} {rung.name}: {record.verdict.status} (from the cache)")
-    # Opened all the same where the next rung's speed is measured against it.
-    wanted = baseline is None and record.file is not None and target.level.executed
-    return record, target.format().load(folder / str(record.file)) if wanted else None
 
+    def _unexecuted(
+        self, subject: Subject, path: Path, facts: dict[str, Any], size: int
+    ) -> Verdict | None:
+        """The verdict on an artefact that need not, or cannot, be executed."""
+        target, baseline = self.target, self.baseline
+        reason = misfit(target, subject, path, facts)
+        if reason is not None:
+            return refused(reason)
+        if baseline is not None and not (size < baseline.size_bytes):
+            return refused(f"{size:,} bytes, the float artefact has {baseline.size_bytes:,}")
+        if not target.level.executed:
+            return unverified(f"{target.name} executes on {'/'.join(target.executes_on)} only")
+        return None
 
-def _try(
-    target: Target,
-    subject: Subject,
-    rung: Rung,
-    folder: Path,
-    baseline: _Baseline | None,
-    policy: Policy,
-    say: Say,
-) -> tuple[RungRecord, Runner | None]:
-    """Build one rung and judge it; returns it opened where it can be executed."""
-    path = folder / f"{subject.stem}.{rung.name}{target.suffix}"
-    name = f"{target.name} {subject.name} {rung.name}"
-    started = time.monotonic()
-    size: int | None = None
-    facts: dict[str, Any] = {}
-    runner: Runner | None = None
-    speed: Speed | None = None
-    try:
-        say(f"{name}: building")
-        _build(target, rung, subject.lowering, path)
-        size = size_bytes(path)
-        facts = target.format().inspect(path)
-        verdict = _check(target, subject, path, facts, size, baseline)
-        if verdict is None and not target.level.executed:
-            verdict = unverified(f"{target.name} executes on {'/'.join(target.executes_on)} only")
-        if verdict is None:
-            say(f"{name}: verifying")
-            runner = target.format().load(path)
-            limits = limits_of(target, rung.name, policy.budget, subject.evidence.rounding)
-            verdict = judge(runner, subject.evidence, limits, target.level)
-            if baseline is not None and baseline.runner is not None:
-                if target.level is not Level.REFERENCE:
-                    speed = compare_speed(runner, baseline.runner, subject.evidence.calls)
-                verdict = _with_speed(verdict, speed, policy)
-    except GateError as error:
-        verdict = refused(str(error))
-    record = RungRecord(
-        rung=rung.name,
-        taken=False,
-        verdict=verdict,
-        file=path.name,
-        size_bytes=size,
-        sha256=None if size is None else sha256_file(path),
-        facts=facts,
-        speed=speed,
-        float_layers=tuple(sorted(subject.lowering.float_layers)),
-        seconds=round(time.monotonic() - started, 2),
-    )
-    say(f"{name}: {verdict.status}" + "".join(f"; {r}" for r in verdict.reasons))
-    if verdict.status is Status.FAIL:
-        return _removed(record, folder), None
-    return record, runner
+    def _speed(self, runner: Runner, subject: Subject) -> Speed | None:
+        """Against the float artefact; None where there is none yet, or time says nothing."""
+        if self.baseline is None or self.baseline.runner is None:
+            return None
+        if self.target.level is Level.REFERENCE:
+            return None
+        return compare_speed(runner, self.baseline.runner, subject.evidence.calls)
 
-
-def limits_of(target: Target, rung: str, budget: float, rounding: float) -> Limits:
-    """What artefacts of `rung` may differ by, given the user's `budget` of points.
-
-    Raises:
-        GateError: `target` has no such rung.
-    """
-    found = target.find_rung(rung)
-    limits = found.limits.allowing(rounding)
-    return replace(limits, accuracy_drop=budget) if found.quantized else limits
-
-
-def _build(target: Target, rung: Rung, job: Lowering, path: Path) -> None:
-    if rung is target.baseline:
-        target.format().lower(job, path)
-    else:
-        target.format().quantize(job, path, rung.name)
-
-
-def _check(
-    target: Target,
-    subject: Subject,
-    path: Path,
-    facts: dict[str, Any],
-    size: int,
-    baseline: _Baseline | None,
-) -> Verdict | None:
-    """The refusal of an artefact that need not be executed to be refused."""
-    job = subject.lowering
-    foreign = foreign_metadata(target, path, job.metadata)
-    if foreign is not None:
-        return refused(foreign)
-    wanted = {"inputs": signature(job.example, job), "outputs": dict[str, list[int | str]]()}
-    if not job.dynamic:
-        shape = subject.output_shape or subject.evidence.reference.outputs[0].shape
-        if job.spelling is not None:
-            wanted["outputs"][job.spelling.name] = [1]
-        wanted["outputs"][job.output_name] = [1, *shape]
-    for kind, shapes in wanted.items():
-        if shapes and not is_signature(facts[kind], shapes):
-            return refused(f"its {kind} are {facts[kind]}, expected {shapes}")
-    if baseline is not None and not (size < baseline.size_bytes):
-        return refused(f"{size:,} bytes, the float artefact has {baseline.size_bytes:,}")
-    return None
-
-
-def foreign_metadata(target: Target, path: Path, wanted: Mapping[str, str]) -> str | None:
-    """Why the artefact at `path` does not carry the `wanted` metadata, or None if it does.
-
-    Raises:
-        LoweringError: it is damaged or holds no metadata.
-        MissingError: the format's library is not installed.
-    """
-    embedded = target.format().metadata(path)
-    for key, value in wanted.items():
-        if embedded.get(key) != value:
-            return f"carries {key} {embedded.get(key)!r}, expected {value!r}"
-    return None
-
-
-def is_signature(found: dict[str, list[Any]], wanted: dict[str, list[int | str]]) -> bool:
-    """Whether names and shapes are the `wanted` ones, or positions where a format has no names."""
-    names = (list(wanted), [str(position) for position in range(len(wanted))])
-    return list(found) in names and list(found.values()) == list(wanted.values())
-
-
-def _with_speed(verdict: Verdict, speed: Speed | None, policy: Policy) -> Verdict:
-    if not policy.require_faster:
+    def _with_speed(self, verdict: Verdict, speed: Speed | None) -> Verdict:
+        if self.baseline is None or not self.policy.require_faster:
+            return verdict
+        if speed is None:
+            return verdict.failing(["its speed cannot be measured here, and --require-faster asks"])
+        if not (speed.ratio < 1):
+            return verdict.failing([f"takes {speed.ratio:.2f} times as long as float"])
         return verdict
-    if speed is None:
-        return verdict.failing(["its speed cannot be measured here, and --require-faster asks"])
-    if not (speed.ratio < 1):
-        return verdict.failing([f"takes {speed.ratio:.2f} times as long as float"])
-    return verdict
+
+    def _name(self, subject: Subject, rung: Rung) -> str:
+        return f"{self.target.name} {subject.name} {rung.name}"
 
 
 def _removed(record: RungRecord, folder: Path) -> RungRecord:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from exporter.adapter import Exportable, Inputs, Kind
 from exporter.evidence import Evidence, Refusal, Trial
-from exporter.ladder import Say
 from exporter.parity import Answers, Limits, Population
 from exporter.parity.outputs import Outputs
 from exporter.sweep import beyond, extremes, paddings
 from swipe.errors import GateError, UsageError
+from swipe.progress import Say
 from train.finite import require_finite
 
 PADDING_DELTA = Limits(max_abs_delta=1e-4, frame_agreement=0.0, accuracy_drop=100.0)

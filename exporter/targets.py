@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Final, cast
@@ -35,6 +35,16 @@ class Rung:
     name: str
     quantized: bool
     limits: Limits
+
+    def limits_within(self, budget: float, rounding: float) -> Limits:
+        """What the artefact may differ by in one export.
+
+        Args:
+            budget: points of accuracy that the user gives for quantization.
+            rounding: largest error of PyTorch's own float32 outputs.
+        """
+        limits = self.limits.allowing(rounding)
+        return replace(limits, accuracy_drop=budget) if self.quantized else limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.cache import Cache
-from exporter.ladder import Say, climb
+from exporter.ladder import climb
 from exporter.manifest import AnySource
 from exporter.memory import Memory, to_record
 from exporter.policy import Policy
 from exporter.provenance import THREADS
 from exporter.targets import find_target
 from swipe.errors import ExitCode, GateError, LoweringError, MissingError, SwipeError, UsageError
+from swipe.progress import Say
 
 LOG_LINES: Final = 20
 CAUSES: Final = {

@@ -7,16 +7,17 @@ and what the bench judges by, made again from the bundle's folder and its record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporter.evidence import Evidence
 from exporter.formats import Runner
-from exporter.ladder import Say, Subject
 from exporter.manifest import CHECKPOINT, FILE, VERIFICATION, ModelSource, SwipeSource, ViewEntry
+from exporter.subject import Subject
 from swipe.errors import GateError
 from swipe.files import sha256_file
+from swipe.progress import Say
 
 
 class Origin(Protocol):
@@ -117,7 +118,7 @@ def reopen(
     *,
     scratch: Path | None = None,
     lexicon: str | None = None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Subjects:
     """The models of the bundle in `folder`, whose record is `source`.
 

@@ -8,7 +8,6 @@ that gives other samples than those that artefacts were judged by is found out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,15 @@ from exporter.evidence import Evidence
 from exporter.factory import Origins, load_exportable
 from exporter.formats import Axis, Lowering, Runner
 from exporter.formats.build import signature
-from exporter.ladder import Say, Subject
 from exporter.manifest import CHECKPOINT, VERIFICATION, ModelSource, TensorEntry, ViewEntry
 from exporter.origins import require_weights
 from exporter.origins.requests import ModelRequest
 from exporter.proof import evidence_of, references, require_meaning, rounding_of, run
+from exporter.subject import Subject
 from exporter.sweep import beyond, extremes, paddings
 from swipe.errors import GateError, UsageError
 from swipe.files import sha256_file
+from swipe.progress import Say
 from train.checkpoint import ModelCheckpoint, copy_tensors, save_checkpoint
 from train.sealed import digest
 
@@ -161,7 +161,7 @@ class BroughtSubjects:
 
 
 def reopen_brought(
-    folder: Path, source: ModelSource, lexicon: str | None, say: Callable[[str], None]
+    folder: Path, source: ModelSource, lexicon: str | None, say: Say
 ) -> BroughtSubjects:
     """See `exporter.origins.reopen`."""
     require_no_lexicon(lexicon, source)

@@ -14,9 +14,9 @@ from exporter.provenance import portable
 from train.runs import checkpoint_file
 
 if TYPE_CHECKING:
-    from exporter.ladder import Say
     from exporter.origins.brought import BroughtOrigin
     from exporter.origins.swipe import SwipeOrigin
+    from swipe.progress import Say
 
 SWIPE_VIEWS: Final = ("baked", "agnostic")
 CALIBRATION_SWIPES: Final = 256

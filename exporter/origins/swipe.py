@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from exporter.evidence import Evidence
 from exporter.formats import Runner
-from exporter.ladder import Say, Subject
 from exporter.manifest import CHECKPOINT, VERIFICATION, SwipeSource, ViewEntry
 from exporter.origins import require_weights
 from exporter.origins.requests import SwipeRequest
 from exporter.provenance import portable, portable_record
 from exporter.samples import Samples, choose_samples
+from exporter.subject import Subject
 from exporter.views import BAKED, VIEWS, find_view, rows_of
 from exporter.words import Words
 from swipe.decode import BeamDecoder
@@ -32,6 +32,7 @@ from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import WORDFREQ, Lexicon, load_lexicon
 from swipe.presets import Choice, choose_preset, settings_of
+from swipe.progress import Say
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.evaluate import predict, rounding_error
 from train.finite import null_for_nonfinite
@@ -213,7 +214,7 @@ def reopen_swipe(
     source: SwipeSource,
     scratch: Path | None,
     lexicon: str | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> SwipeSubjects:
     """See `exporter.origins.reopen`; without `scratch` there are no calibration swipes."""
     checkpoint = load_checkpoint(folder / CHECKPOINT)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.ladder import Say
 from exporter.manifest import FILE, read_manifest
 from exporter.supply_chain import require_signed, signature_path
 from exporter.verification.artefacts import artefacts_of, check_artefact
@@ -26,6 +25,7 @@ from exporter.verification.contents import (
 from exporter.verification.execution import check_execution, left_out
 from exporter.verification.findings import Finding, Gate, Outcome, exit_code, judged, unknown
 from swipe.errors import GateError, MissingError
+from swipe.progress import Say
 
 __all__ = ["Finding", "Gate", "Outcome", "exit_code", "verify"]
 

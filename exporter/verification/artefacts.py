@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.ladder import foreign_metadata, is_signature
+from exporter.conformance import foreign_metadata, is_signature
 from exporter.manifest import FILE, Build, Manifest, RungEntry
 from exporter.targets import Target, find_target
 from exporter.verification.expected import Expected, stem_of

@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from exporter.ladder import limits_of
 from exporter.manifest import Build, FormatEntry, Manifest, ModelSource, RungEntry, SwipeSource
 from exporter.parity import Cost, Level, Metrics, Status
 from exporter.parity.outputs import misses
@@ -147,7 +146,7 @@ def _missed(
     source, budget = manifest.source, manifest.accuracy_budget
     try:
         metrics = _METRICS.validate_python(figures)
-        limits = limits_of(target, rung.rung, budget, source.reference_rounding)
+        limits = target.find_rung(rung.rung).limits_within(budget, source.reference_rounding)
     except (ValidationError, SwipeError):
         return  # refused as figures and as a rung
     yield from (

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from exporter.conformance import foreign_metadata
 from exporter.evidence import Evidence, judge
-from exporter.ladder import Say, foreign_metadata, limits_of
 from exporter.manifest import FILE, Build, Manifest, ModelSource, SwipeSource
 from exporter.origins import Subjects, reopen
 from exporter.parity import Level, Status, Verdict, refused
@@ -25,6 +25,7 @@ from exporter.verification.consistency import leaves
 from exporter.verification.contents import wrong_views
 from exporter.verification.findings import Finding, Gate, judged, unknown
 from swipe.errors import GateError, MissingError, SwipeError
+from swipe.progress import Say
 
 COMPUTING: Final = ("torch", "numpy")
 ROUNDING_FACTOR: Final = 2.0
@@ -153,7 +154,9 @@ def _judged_again(
         foreign = foreign_metadata(target, artefact.path, subjects.metadata(artefact.view))
         if foreign is not None:
             return refused(foreign, target.level)
-        limits = limits_of(target, artefact.entry.rung, manifest.accuracy_budget, rounding)
+        limits = target.find_rung(artefact.entry.rung).limits_within(
+            manifest.accuracy_budget, rounding
+        )
         runner = target.format().load(artefact.path, THREADS)
         return judge(runner, evidence, limits, target.level)
     except GateError as error:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from exporter.evidence import Evidence, Refusal, Trial
 from exporter.formats import Format, Lowering, Runner, calls_of
-from exporter.ladder import RungRecord, Subject, climb
+from exporter.ladder import RungRecord, climb
 from exporter.parity import Answers, Kind, Level, Limits, Population, Reading, Status
 from exporter.parity.outputs import Outputs
 from exporter.policy import Policy
+from exporter.subject import Subject
 from exporter.targets import Rung, Target
 from exporter.views import CONTRACT_KEY
 from swipe.errors import GateError, LoweringError

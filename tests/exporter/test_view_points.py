@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from exporter.evidence import Evidence, judge
 from exporter.formats import Lowering
-from exporter.ladder import limits_of
 from exporter.parity import Status
 from exporter.targets import find_target
 from exporter.views import POINTS, ROWS, rows_of
@@ -52,7 +51,7 @@ def _reasons(
     """Why the artefact is refused; empty when it agrees with PyTorch."""
     target = find_target(name)
     path = lowered(job, folder, name, rung)
-    limits = limits_of(target, rung, 100.0, evidence.rounding)
+    limits = target.find_rung(rung).limits_within(100.0, evidence.rounding)
     verdict = judge(target.format().load(path), evidence, limits)
     return () if verdict.status is not Status.FAIL else verdict.reasons
 
@@ -65,7 +64,7 @@ def _reasons_against(module: nn.Module, evidence: Evidence) -> tuple[str, ...]:
             logits: NDArray[np.float32] = module(torch.from_numpy(points)).numpy()
         return logits
 
-    limits = limits_of(find_target("onnx"), "fp32", 100.0, evidence.rounding)
+    limits = find_target("onnx").find_rung("fp32").limits_within(100.0, evidence.rounding)
     return judge(run, evidence, limits).reasons
 
 

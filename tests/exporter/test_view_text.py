@@ -15,7 +15,6 @@ from exporter.bundle import Request, export
 from exporter.evidence import Evidence, judge
 from exporter.formats import Lowering, Speaker, Spelling, onnx_text
 from exporter.formats import onnx as onnx_format
-from exporter.ladder import limits_of
 from exporter.origins.requests import SwipeRequest
 from exporter.parity import Status, Verdict
 from exporter.targets import find_target, require_libraries
@@ -53,7 +52,7 @@ def job_and_evidence(released: Path, shared_data: Path) -> tuple[Lowering, Evide
 
 def _judged(job: Lowering, evidence: Evidence, folder: Path, rung: str = "fp32") -> Verdict:
     path = lowered(job, folder, "onnx", rung)
-    limits = limits_of(find_target("onnx"), rung, 100.0, evidence.rounding)
+    limits = find_target("onnx").find_rung(rung).limits_within(100.0, evidence.rounding)
     return judge(onnx_format.load(path), evidence, limits)
 
 
@@ -173,7 +172,7 @@ def test_a_runner_without_text_is_refused(
 ) -> None:
     _, evidence = job_and_evidence
     outputs = iter([row[None] for row in evidence.reference.outputs])
-    limits = limits_of(find_target("onnx"), "fp32", 100.0, 0.0)
+    limits = find_target("onnx").find_rung("fp32").limits_within(100.0, 0.0)
     verdict = judge(lambda features: next(outputs), evidence, limits)
     assert verdict.reasons == ("it gives no text",)
 

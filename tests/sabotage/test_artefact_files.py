@@ -23,9 +23,10 @@ from artefact_surgery import altered, ready_target
 from artefact_table import FORMATS, SABOTAGE, Case, Honest, Small, swapped_axes, weights
 from torch import nn
 
-from exporter.ladder import RungRecord, Subject, climb
+from exporter.ladder import RungRecord, climb
 from exporter.parity import Status
 from exporter.policy import Policy
+from exporter.subject import Subject
 from exporter.targets import find_target
 from exporter.views import BAKED
 from exporter.words import Words

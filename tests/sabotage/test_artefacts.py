@@ -18,10 +18,11 @@ from android_harness.interleaving import Plan
 from exporter.bundle import Request, export
 from exporter.evidence import Evidence
 from exporter.formats import Lowering
-from exporter.ladder import RungRecord, Subject, climb
+from exporter.ladder import RungRecord, climb
 from exporter.manifest import FILE, SEAL, digest_of, load_manifest
 from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
+from exporter.subject import Subject
 from exporter.targets import Target, find_target
 from exporter.views import AGNOSTIC, BAKED, View
 from exporter.words import Words

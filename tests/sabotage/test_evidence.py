@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from exporter.adapter import Axis, Exportable, Inputs, Kind, Reading
 from exporter.formats import Lowering
-from exporter.ladder import Subject, climb
+from exporter.ladder import climb
 from exporter.policy import Policy
 from exporter.proof import evidence_of, references
 from exporter.samples import Samples
+from exporter.subject import Subject
 from exporter.targets import find_target
 from swipe.errors import GateError
 from swipe.layout import load_layout
