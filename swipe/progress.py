@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from swipe.console import console
 
@@ -57,7 +58,8 @@ def telling(people: Console = console) -> Iterator[Say]:
         yield lines.offer
         return
     with people.status("") as status:
-        yield status.update
+        # A plain string would be read as markup, and names of files may hold brackets.
+        yield lambda line: status.update(Text(line))
 
 
 @contextmanager

@@ -49,9 +49,9 @@ def test_a_terminal_gets_a_live_line_and_no_plain_ones() -> None:
     terminal = Terminal()
     assert not PlainLines(people(terminal)).wanted
     with telling(people(terminal)) as say:
-        say("measuring, round 3 of 20")
+        say("measuring bundle[/old], round 3 of 20")
     shown = terminal.getvalue()
-    assert "measuring, round 3 of 20" in shown
+    assert "measuring bundle[/old], round 3 of 20" in shown
     assert not any(line.startswith("measuring") for line in shown.splitlines())
     assert shown.endswith(ERASE_LINE)
 
