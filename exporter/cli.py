@@ -13,7 +13,7 @@ from exporter.localize.command import localize
 from exporter.policy import DEFAULT_BUDGET, Policy
 from exporter.verbs import JsonOption, register
 from exporter.verbs_verify import register as register_verification
-from swipe.console import make_app, make_table, run
+from swipe.console import make_app, make_table, run, tell_next
 from swipe.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -209,11 +209,11 @@ def _conclude(manifest: Manifest, out: Path, asked: ModelAsked, answer: Answer) 
                 name = f"{entry.format} {entry.view} {rung.rung}"
                 answer.people.print(f"{name}: {rung.verdict.status}: {reasons}")
     answer.people.print(f"manifest and report: {out}/manifest.json, {out}/report.html")
-    following = "swipe-bench" + ("" if out == Path("bundle") else f" {out}")
+    following = ["swipe-bench", *([] if out == Path("bundle") else [out])]
     kept = asked.recipe().get("lexicon")
     if asked.lexicon != kept:  # a bundle keeps no folder of this machine
-        following += f" --lexicon {asked.lexicon}"
-    answer.people.print(f"next: {following}")
+        following += ["--lexicon", asked.lexicon]
+    tell_next(*following, people=answer.people)
     verified = all(entry.taken.verdict.status == "PASS" for entry in manifest.formats)
     answer.give(
         ExitCode.OK if verified else ExitCode.UNVERIFIED,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from exporter.policy import DEFAULT_BUDGET, Policy
-from swipe.console import make_table
+from swipe.console import make_table, tell_next
 
 if TYPE_CHECKING:
     from exporter.targets import Target
+
+DEFAULT_VIEW: Final = "both"
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout; lines go to stderr.")
@@ -38,7 +40,9 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     formats: FormatArgument = FormatChoice.ALL,
-    view: Annotated[str, typer.Option(help="As for an export: baked, ..., both, all.")] = "both",
+    view: Annotated[
+        str, typer.Option(help="As for an export: baked, ..., both, all.")
+    ] = DEFAULT_VIEW,
     quantize: Annotated[bool, typer.Option("--quantize/--no-quantize")] = True,
     json: JsonOption = False,
 ) -> None:
@@ -74,7 +78,8 @@ def plan(
             {"rows": [row.to_dict() for row in rows], "seconds": total},
         )
         flag = "--quantize" if quantize else "--no-quantize"
-        answer.people.print(f"next: swipe-export {formats} {flag}")
+        views = [] if view == DEFAULT_VIEW else ["--view", view]
+        tell_next("swipe-export", formats, *views, flag, people=answer.people)
     raise typer.Exit(answer.exit_code)
 
 
@@ -113,7 +118,8 @@ def doctor(formats: FormatArgument = FormatChoice.ALL, json: JsonOption = False)
         answer.give(exit_code(findings), told)
         every = len(possible) == len(targets)
         verb = formats if every else possible[0] if possible else "doctor"
-        answer.people.print(f"next: swipe-export {verb}" + (" --quantize" if possible else ""))
+        flags = ["--quantize"] if possible else []
+        tell_next("swipe-export", verb, *flags, people=answer.people)
     raise typer.Exit(answer.exit_code)
 
 
@@ -141,10 +147,9 @@ def cache(
         answer.give(answer.exit_code, told)
         size = f"{found.entries} results, {found.size_bytes / 1e6:.1f} MB"
         limit = f"of at most {LIMIT_BYTES / 1e6:,.0f} MB"
-        answer.people.print(
-            f"{store.folder}: {size} {'dropped' if clear else limit}\n"
-            + ("next: swipe-export all --quantize" if clear else "next: swipe-export cache --clear")
-        )
+        answer.people.print(f"{store.folder}: {size} {'dropped' if clear else limit}")
+        following = ("all", "--quantize") if clear else ("cache", "--clear")
+        tell_next("swipe-export", *following, people=answer.people)
     raise typer.Exit(answer.exit_code)
 
 

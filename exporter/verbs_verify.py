@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from exporter.verbs import JsonOption
-from swipe.console import console, make_table
+from swipe.console import console, make_table, tell_next
 from swipe.errors import ExitCode
 from swipe.progress import telling
 
@@ -60,9 +61,9 @@ def verify(
         code = exit_code(findings)
         _tell(bundle, findings, answer.people)
         if code is ExitCode.OK:
-            following = f"swipe-bench {bundle}" if deep else f"swipe-export verify {bundle} --deep"
-            named = "" if lexicon is None else f" --lexicon {lexicon}"
-            answer.people.print(f"next: {following}{named}")
+            verb = ("swipe-bench", bundle) if deep else ("swipe-export", "verify", bundle, "--deep")
+            named = () if lexicon is None else ("--lexicon", lexicon)
+            tell_next(*verb, *named, people=answer.people)
         told = {"bundle": str(bundle), "findings": [found.to_dict() for found in findings]}
         answer.give(code, told)
     raise typer.Exit(answer.exit_code)
@@ -88,10 +89,12 @@ def sign(
     with telling() as say:
         findings = run_verify(bundle, deep=False, lexicon=None, say=say)
     if exit_code(findings) is ExitCode.GATE_FAILED:
-        raise GateError(f"{bundle} is not sound", fix=f"see swipe-export verify {bundle}")
+        raise GateError(
+            f"{bundle} is not sound", fix=f"see swipe-export verify {shlex.quote(str(bundle))}"
+        )
     written = write_bill(load_manifest(bundle), bundle), sign_folder(bundle, key)
     console.print(f"written: {', '.join(map(str, written))}")
-    console.print(f"next: swipe-export verify {bundle} --public-key PUBLIC.pem")
+    tell_next("swipe-export", "verify", bundle, "--public-key", "PUBLIC.pem")
 
 
 def _tell(bundle: Path, findings: list[Finding], people: Console) -> None:

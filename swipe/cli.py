@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swipe.console import console, make_app, make_table, run
+from swipe.console import console, make_app, make_table, run, tell_next
 from swipe.progress import counting, receiving, reporting
 
 app = make_app(
@@ -58,7 +58,7 @@ def fetch(
                 else f"{target}: here already, and as it was fetched"
             )
             targets.append(target)
-    console.print(f"next: swipe-data prepare {targets[0]} swipes")
+    tell_next("swipe-data", "prepare", targets[0], "swipes")
 
 
 @app.command()
@@ -90,7 +90,7 @@ def synth(
             label = f"{SYNTHETIC} (seed {seed})"
             written = prepare_folder(reporting(swipes, say), out, keyboard, label=label).swipes
     console.print(f"{written:,} synthetic swipes written to {out}")
-    console.print(f"next: swipe-train fit --data {out}")
+    tell_next("swipe-train", "fit", "--data", out)
 
 
 @app.command()
@@ -134,7 +134,7 @@ def prepare(
             summary = prepare_folder(rows, out, keyboard, label=label).summary()
     console.print(summary)
     console.print(f"written to {out}, rejected rows to {quarantine}")
-    console.print(f"next: swipe-train fit --data {out}")
+    tell_next("swipe-train", "fit", "--data", out)
 
 
 @app.command()

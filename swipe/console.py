@@ -7,6 +7,7 @@ appears only with ``--debug``. Markup is off: file names may hold brackets.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -100,6 +101,11 @@ def make_table(title: str, *headings: str) -> Table:
         justify: JustifyMethod = "right" if number else "left"
         table.add_column(Text(heading), justify=justify, overflow="fold")
     return table
+
+
+def tell_next(*words: object, people: Console = console) -> None:
+    """Print the command that comes next: `words` as a shell takes them, whatever a name holds."""
+    people.print(f"next: {shlex.join(map(str, words))}")
 
 
 def run(app: typer.Typer) -> NoReturn:

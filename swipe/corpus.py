@@ -7,6 +7,7 @@ that a million of them are never objects at once; any other corpus is a list in 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -98,9 +99,10 @@ def writers(gestures: Sequence[Gesture]) -> set[str]:
 def _open(path: Path, layout: Layout) -> Corpus:
     corpus = open_prepared(path)
     if corpus.record.letters != layout.letters:
+        again = shlex.join(["swipe-data", "prepare", str(path), "FOLDER", "--layout", layout.name])
         raise DataError(
             f"{path} holds words in the letters {corpus.record.letters!r}, layout {layout.name!r} "
             f"has {layout.letters!r}",
-            fix=f"prepare it again: swipe-data prepare {path} FOLDER --layout {layout.name}",
+            fix=f"prepare it again: {again}",
         )
     return corpus

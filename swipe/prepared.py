@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -354,9 +355,10 @@ def require_prepared_for(gestures: PreparedGestures, layout: Layout) -> None:
     """
     record = gestures.shards.record
     if record.keys != keys_digest(layout):
+        path = str(gestures.shards.path)
+        again = shlex.join(["swipe-data", "prepare", path, "FOLDER", "--layout", layout.name])
         raise DataError(
-            f"{gestures.shards.path} was prepared for layout {record.layout!r}, and its keys are "
+            f"{path} was prepared for layout {record.layout!r}, and its keys are "
             f"not those of {layout.name!r}",
-            fix=f"prepare it again: swipe-data prepare {gestures.shards.path} FOLDER "
-            f"--layout {layout.name}",
+            fix=f"prepare it again: {again}",
         )

@@ -106,7 +106,7 @@ def test_bad_input_is_one_line_with_its_mend(
 def test_file_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     done = _run("swipe.cli", "synth", "[red]x.jsonl", "--count", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "next: swipe-train fit --data [red]x.jsonl" in done.stdout
+    assert "next: swipe-train fit --data '[red]x.jsonl'" in done.stdout
     assert (tmp_path / "[red]x.jsonl").is_file()
 
 

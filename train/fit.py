@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from types import FrameType
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from swipe.console import console
+from swipe.console import console, tell_next
 from swipe.errors import GateError, UsageError
 from swipe.progress import PlainLines
 from train import loop
@@ -179,10 +180,12 @@ def _summarise(progress: Progress, config: Config, ready: Assembled, folder: Pat
     )
     console.print(f"best: {best}{synthetic}")
     if config.record.tensorboard and tensorboard_is_installed():
-        console.print(f"curves: tensorboard --logdir {folder / TENSORBOARD}")
+        console.print(
+            f"curves: {shlex.join(['tensorboard', '--logdir', str(folder / TENSORBOARD)])}"
+        )
     console.print(f"checkpoint: {folder / 'best.safetensors'}")
     if isinstance(config, TrainConfig):
-        console.print("next: swipe-export all --quantize")
+        tell_next("swipe-export", "all", "--quantize")
 
 
 @contextmanager

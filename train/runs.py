@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,7 @@ def publish_run(folder: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"cannot point {LATEST} at the finished run {folder}: {error.strerror}",
-            fix=f"name the run yourself: swipe-export all --checkpoint {folder}",
+            fix=f"name the run yourself: swipe-export all --checkpoint {shlex.quote(str(folder))}",
         ) from error
 
 

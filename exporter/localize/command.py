@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swipe.console import console, errors, make_table
+from swipe.console import console, errors, make_table, tell_next
 from swipe.errors import ExitCode, UsageError
 from swipe.progress import counting
 
@@ -160,7 +160,7 @@ def _show(table: Table, piece: Minimised | None) -> None:
         console.print("next: the same command with --minimise DIR")
     else:
         console.print(f"{piece.path.name} takes {', '.join(piece.starts)}")
-        console.print(f"next: python {piece.path.parent / 'show.py'}")
+        tell_next("python", piece.path.parent / "show.py")
 
 
 def _where(row: Row) -> str:

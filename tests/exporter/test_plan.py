@@ -92,6 +92,9 @@ def test_the_command_gives_machines_one_object(
     assert told["verb"] == "plan"
     assert {row["format"] for row in told["rows"]} == {"onnx"}
     assert captured.err.rstrip().endswith("next: swipe-export onnx --quantize")
+    assert cli.app(args=["plan", "onnx", "--view", "baked"], standalone_mode=False) == 0
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith("next: swipe-export onnx --view baked --quantize")
     _hide(monkeypatch, "onnxruntime")
     assert cli.app(args=["plan", "onnx"], standalone_mode=False) == ExitCode.MISSING
     assert "not installed: onnxruntime" in capsys.readouterr().out
