@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from swipe.errors import DataError
+from swipe.files import sha256_file
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import wordfreq_lexicon
-from swipe.prepared import PreparedGestures, open_prepared
+from swipe.prepared import RECORD, PreparedGestures, open_prepared
 from swipe.sources import SYNTHETIC, Corpus, read_corpus
 from swipe.synthesis import synthesize
 
@@ -46,6 +47,19 @@ def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int =
 def is_synthetic(spec: str) -> bool:
     """Whether `spec` asks for generated swipes rather than naming a file."""
     return spec.partition(":")[0] == SYNTHETIC
+
+
+def corpus_digest(spec: str) -> str:
+    """SHA-256 of what `spec` names: a file, or a prepared folder's record, with its parts' hashes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(spec)
+    try:
+        return sha256_file(path / RECORD if path.is_dir() else path)
+    except OSError as error:
+        raise DataError(f"cannot read {spec}: {error.strerror}", fix="name a corpus") from error
 
 
 def writer_share(writer: str, salt: str) -> float:
@@ -99,7 +113,7 @@ def writers(gestures: Sequence[Gesture]) -> set[str]:
 def _open(path: Path, layout: Layout) -> Corpus:
     corpus = open_prepared(path)
     if corpus.record.letters != layout.letters:
-        again = shlex.join(["swipe-data", "prepare", str(path), "FOLDER", "--layout", layout.name])
+        again = shlex.join(["swipe-data", "prepare", str(path), "FOLDER", "--layout", layout.spec])
         raise DataError(
             f"{path} holds words in the letters {corpus.record.letters!r}, layout {layout.name!r} "
             f"has {layout.letters!r}",

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from swipe.errors import ConfigError
+from swipe.errors import ConfigError, GateError
+from swipe.files import write_text_atomic
 from swipe.layout import load_layout
 from swipe.sources import Corpus
 from train.config import CustomConfig, TrainConfig
 from train.swipe_data import load_swipe_data
 from train.swipe_task import SwipeTask
 from train.task import Task
+
+DATA: Final = "data.json"
+"""In a run's folder: hashes of what it trains on and is judged by."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +33,7 @@ class Assembled:
         notes: what a person should know about the data, one line each.
         corpora: what was read, with its rejected rows; empty for other people's tasks.
         synthetic: whether the data was generated, as far as is known.
+        hashes: SHA-256 of every corpus file, by its name in the configuration.
     """
 
     task: Task
@@ -34,6 +41,33 @@ class Assembled:
     notes: tuple[str, ...] = ()
     corpora: tuple[Corpus, ...] = ()
     synthetic: bool = False
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def keep_hashes(self, folder: Path) -> None:
+        """Write down in the run's `folder` what its data is.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        write_text_atomic(folder / DATA, json.dumps(dict(self.hashes), indent=2) + "\n")
+
+    def require_same_data(self, folder: Path) -> None:
+        """Refuse to go on with the run in `folder` on other data than it began with.
+
+        Raises:
+            GateError: a corpus is another one by now.
+        """
+        try:
+            kept = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return  # of an earlier version, or stopped before it was written
+        changed = [name for name, found in self.hashes.items() if kept.get(name) != found]
+        if changed:
+            raise GateError(
+                f"the run in {folder} began with other data: {', '.join(changed)} changed since",
+                fix="bring back the data it began with, or start a new run from its weights "
+                "with --init",
+            )
 
 
 def assemble(config: TrainConfig | CustomConfig) -> Assembled:
@@ -59,6 +93,7 @@ def assemble(config: TrainConfig | CustomConfig) -> Assembled:
         (*(corpus.summary() for corpus in data.corpora), note),
         data.corpora,
         bool(data.source["synthetic"]),
+        data.source["sha256"],
     )
 
 

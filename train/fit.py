@@ -96,6 +96,8 @@ def _start(
     if config is None:
         config = load_saved_config(folder / CONFIG)
     ready = assemble(config)
+    if resume:
+        ready.require_same_data(folder)
     if ranks.first:
         for note in ready.notes:
             console.print(note)
@@ -151,6 +153,7 @@ def _write_down(config: Config, ready: Assembled, folder: Path) -> None:
             corpus.write_quarantine(quarantine)
             console.print(f"rejected rows and reasons: {quarantine}")
     save_config(config, folder / CONFIG)
+    ready.keep_hashes(folder)
     if not config.record.tensorboard or tensorboard_is_installed():
         return
     console.print("TensorBoard is not installed: figures go to metrics.jsonl only")

@@ -1,57 +1,38 @@
 """How a checkpoint is judged: on which swipes, after what checks, beside which other model.
 
 The swipes are a corpus, or those that the run held out. Before a figure is computed they are
-compared with what the model was trained on (`swipe.contamination`): a model that has seen its
+compared with what the model was trained on (`train.exposure`): a model that has seen its
 examination is refused, not scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from rich.table import Table
 
 from swipe.console import make_table
-from swipe.contamination import require_disjoint
-from swipe.corpus import is_synthetic, load_corpus, writer_share
-from swipe.errors import DataError, UsageError
+from swipe.corpus import load_corpus
+from swipe.errors import DataError
 from swipe.features import feature_batch
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import Lexicon, load_lexicon
-from swipe.prepared import prepared_rows
 from swipe.presets import choose_preset
-from swipe.progress import counting, reporting
+from swipe.progress import counting
 from swipe.prompts import prompt_kind
 from swipe.scoring import KS, Paired, compare
-from swipe.sources import read_rows
 from swipe.statistics import LEVEL, RESAMPLES, SEED
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import Data
 from train.evaluate import Evaluation, Groups, evaluate_words
+from train.exposure import Contamination, check_exposure
 from train.runs import checkpoint_file
-from train.swipe_data import DEV_SALT, DEV_WRITERS, is_present, load_swipe_data, sample
-
-UNCHECKED_SYNTHETIC: Final = "it is generated, and no real swipe can be among its swipes"
-
-
-@dataclass(frozen=True, slots=True)
-class Contamination:
-    """What the evaluation set was compared with; an overlap is an error and never gets here.
-
-    Attributes:
-        trained_on: the training corpus.
-        compared: number of its swipes that were compared; 0 when none could be.
-        unchecked: why it was not compared, empty when it was.
-    """
-
-    trained_on: str
-    compared: int
-    unchecked: str = ""
+from train.swipe_data import DEV_WRITERS, is_present, load_swipe_data, sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,13 +153,12 @@ def evaluate_checkpoint(
         [prompt_kind(gesture) for gesture in swipes.gestures],
     )
     # Both are compared before either is decoded: a refusal should not take minutes.
-    found = _check(checkpoint, swipes, train_data)
+    found = check_exposure(checkpoint, swipes.gestures, train_data, swipes.trained)
     judge = _Judge(swipes, words, groups, preset, force_preset, beam_width)
     if other is None or against is None:
         return Report(judge(path, checkpoint, found), None, {}, len(set(groups.writers)))
     if other.data != checkpoint.data:
-        elsewhere = HeldOut(swipes.gestures, swipes.label)
-        found_other = _check(other, elsewhere, train_data)
+        found_other = check_exposure(other, swipes.gestures, train_data)
     else:
         found_other = found
     first, second = judge(path, checkpoint, found), judge(against, other, found_other)
@@ -213,7 +193,7 @@ def _held_out(checkpoint: Checkpoint, data: str | None) -> HeldOut:
     if not is_present(checkpoint.data):
         raise DataError(
             f"the swipes that the checkpoint's run held out ({checkpoint.data['train']!r}) are not "
-            "on this machine",
+            "on this machine, or others by now",
             fix="give swipes with --data",
         )
     # Who is held out is a matter of train and dev: what was mixed in need not be here.
@@ -260,66 +240,6 @@ class _Judge:
                 say=say,
             )
         return Judged(str(path), checkpoint.weights_sha256, choice.origin, evaluation, found)
-
-
-def _check(checkpoint: Checkpoint, swipes: HeldOut, train_data: str | None) -> Contamination:
-    """Compare with `train_data`, or with all that the run's record names.
-
-    Raises:
-        GateError: there is an overlap.
-        DataError: `train_data` cannot be read.
-        UsageError: `train_data` is generated.
-    """
-    if train_data is not None and is_synthetic(train_data):
-        raise UsageError(
-            "--train-data names generated swipes, with which nothing real can overlap",
-            fix="name the corpus that the model was trained on, or leave it out",
-        )
-    recorded = checkpoint.data
-    names = [train_data] if train_data else [str(recorded["train"]), *recorded.get("mix", {})]
-    found = [_check_corpus(name, checkpoint, swipes, named=bool(train_data)) for name in names]
-    if len(found) == 1:
-        return found[0]
-    return Contamination(
-        ", ".join(one.trained_on for one in found),
-        sum(one.compared for one in found),
-        "; ".join(f"{one.trained_on}: {one.unchecked}" for one in found if one.unchecked),
-    )
-
-
-def _check_corpus(
-    name: str, checkpoint: Checkpoint, swipes: HeldOut, *, named: bool
-) -> Contamination:
-    recorded = checkpoint.data
-    trained: Iterable[Gesture]
-    if not named and name == recorded["train"] and swipes.trained is not None:
-        trained = swipes.trained
-    elif is_synthetic(name):
-        return Contamination(name, 0, UNCHECKED_SYNTHETIC)
-    elif not named and not Path(name).exists():
-        return Contamination(name, 0, "it is not at this path: name it with --train-data")
-    else:
-        trained = _rows(Path(name), checkpoint.contract.alphabet)
-        # The run left its held-out writers out itself: see `train.swipe_data`.
-        if not named and not recorded.get("dev") and name == recorded["train"]:
-            share = float(recorded["dev_share"])
-            trained = (g for g in trained if writer_share(g.writer, DEV_SALT) >= share)
-        elif not named and swipes.trained is not None:
-            held_out = {gesture.writer for gesture in swipes.gestures}
-            trained = (g for g in trained if g.writer not in held_out)
-    with counting("training swipes compared") as say:
-        return Contamination(name, require_disjoint(swipes.gestures, reporting(trained, say), name))
-
-
-def _rows(path: Path, letters: str) -> Iterable[Gesture]:
-    """The swipes of a corpus one after the other, repeated ids included, since fit trains on them.
-
-    Raises:
-        DataError: while reading, when the corpus cannot be used.
-    """
-    if path.is_dir():
-        return prepared_rows(path)
-    return (row for row in read_rows(path, letters) if isinstance(row, Gesture))
 
 
 def table(report: Report) -> list[Table | str]:

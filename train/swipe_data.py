@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from swipe.corpus import is_synthetic, load_corpus, split_by_writer, writers
+from swipe.corpus import corpus_digest, is_synthetic, load_corpus, split_by_writer, writers
 from swipe.errors import DataError
 from swipe.gesture import Gesture, letter_miss
 from swipe.layout import Layout
@@ -21,6 +21,8 @@ from swipe.sources import Corpus
 from train.config import Data
 
 DEV_SALT: Final = "dev"
+EARLIER: Final = "earlier"
+"""Of a record: those of the runs whose weights this one started from, newest first."""
 DEV_WRITERS: Final = 1_000_000
 """First synthetic writer of a held-out corpus, beyond any of a training corpus."""
 
@@ -85,12 +87,22 @@ def load_swipe_data(config: Data, layout: Layout, seed: int) -> SwipeData:
         "seed": seed,
         "synthetic": synthetic,
         "mix": dict(config.mix),
+        "sha256": {
+            spec: corpus_digest(spec) for spec in _files(config.train, config.dev, *config.mix)
+        },
     }
     return SwipeData(kept, dev, filtered, tuple(corpora), source, tuple(mixed))
 
 
+def _files(*specs: str) -> list[str]:
+    """Those of `specs` that are on disk."""
+    return [spec for spec in specs if spec and not is_synthetic(spec)]
+
+
 def is_present(recorded: Mapping[str, Any]) -> bool:
     """Whether the corpora of a checkpoint's record (`SwipeData.source`) are on this machine.
+
+    A file of the same name that is another one by now is not what the run split by writer.
 
     Raises:
         DataError: the record does not name them.
@@ -101,7 +113,11 @@ def is_present(recorded: Mapping[str, Any]) -> bool:
         raise DataError(
             f"the checkpoint does not record its data ({error.args[0]})", fix="give --data"
         ) from error
-    return all(not spec or is_synthetic(spec) or Path(spec).exists() for spec in specs)
+    hashes = recorded.get("sha256", {})
+    return all(
+        Path(spec).exists() and hashes.get(spec) in (None, corpus_digest(spec))
+        for spec in _files(*specs)
+    )
 
 
 def sample(gestures: Sequence[Gesture], count: int, seed: int) -> list[Gesture]:

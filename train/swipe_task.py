@@ -26,7 +26,7 @@ from train.models import build_model
 from train.picture import draw_swipes
 from train.relayout import relayout
 from train.stream import TrainingRows, row_groups
-from train.swipe_data import SwipeData, sample
+from train.swipe_data import EARLIER, SwipeData, sample
 from train.task import Batch, Score
 from train.word_loss import WordLoss
 
@@ -77,6 +77,9 @@ class SwipeTask:
                 fix="use the checkpoint's own architecture: --config or --set model.…",
             )
         self.model.load_state_dict(dict(checkpoint.tensors))
+        # What these weights have seen may not judge the weights that come of them.
+        before = {key: value for key, value in checkpoint.data.items() if key != EARLIER}
+        self._source = {**self._source, EARLIER: [before, *checkpoint.data.get(EARLIER, [])]}
 
     @property
     def batches_per_epoch(self) -> int:

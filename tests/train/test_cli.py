@@ -189,6 +189,16 @@ def test_a_stopped_run_is_resumed_and_ends_where_it_would_have(
     )
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, swipe_train: SwipeTrain) -> None:
+    swipes = synthesize(load_layout("qwerty"), load_lexicon("wordfreq:2000"), 400).gestures
+    write_jsonl(swipes, tmp_path / "mine.jsonl")
+    fast = ["mine.jsonl" if word.startswith("synthetic") else word for word in FAST]
+    assert swipe_train("fit", *fast, "--out", "mine", "--no-preflight").code == 0
+    assert swipe_train("fit", "--resume", "--out", "mine").code == 0
+    write_jsonl(swipes[:350], tmp_path / "mine.jsonl")
+    refused(swipe_train("fit", "--resume", "--out", "mine"), 3, "mine.jsonl changed since")
+
+
 def test_processes_that_torchrun_restarts_go_on_with_their_run(
     tmp_path: Path, swipe_train: SwipeTrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

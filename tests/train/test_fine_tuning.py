@@ -14,7 +14,7 @@ from swipe.layout import load_layout
 from train.checkpoint import load_checkpoint
 from train.config import Data, TrainConfig
 from train.loop import fit
-from train.swipe_data import SwipeData, load_swipe_data
+from train.swipe_data import EARLIER, SwipeData, load_swipe_data
 from train.swipe_task import SwipeTask
 
 LAYOUT = load_layout("qwerty")
@@ -47,6 +47,21 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(data: SwipeData, trained:
     tensors = load_checkpoint(trained).tensors
     for name, tensor in task.model.state_dict().items():
         assert torch.equal(tensor, tensors[name]), name
+
+
+def test_the_record_names_what_every_stage_has_seen(
+    data: SwipeData, trained: Path, tmp_path: Path
+) -> None:
+    """The third stage's record holds the second's and the first's."""
+    first = load_checkpoint(trained).data
+    second = tmp_path / "second"
+    begun = settings(init=str(trained))
+    fit(SwipeTask(begun, data, LAYOUT), begun, second, lambda _: None)
+    then = settings(init=str(second))
+    fit(SwipeTask(then, data, LAYOUT), then, tmp_path / "third", lambda _: None)
+    assert EARLIER not in first
+    assert load_checkpoint(second).data[EARLIER] == [first]
+    assert load_checkpoint(tmp_path / "third").data[EARLIER] == [first, first]
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(data: SwipeData, trained: Path) -> None:

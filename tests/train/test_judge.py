@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from swipe.corpus import corpus_digest
 from swipe.errors import DataError, ExitCode, GateError, UsageError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
@@ -60,10 +62,11 @@ def save(
     train: str = "train.jsonl",
     dev: str = "dev.jsonl",
     mix: dict[str, float] | None = None,
+    **further: Any,
 ) -> None:
     torch.manual_seed(seed)
     tensors = dict(build_model(SPEC).state_dict())
-    source = {"train": train, "dev": dev, "dev_share": 0.4, "seed": 0, "mix": mix or {}}
+    source = {"train": train, "dev": dev, "dev_share": 0.4, "seed": 0, "mix": mix or {}, **further}
     save_checkpoint(Checkpoint(SPEC, LAYOUT.contract(), tensors, 1, {}, source), path)
 
 
@@ -222,6 +225,40 @@ def test_a_recorded_corpus_that_is_gone_is_reported_as_not_checked(clean: Path) 
     assert report.judged.contamination.compared == 0
     assert "--train-data" in report.judged.contamination.unchecked
     assert any("not checked" in part for part in table(report) if isinstance(part, str))
+
+
+def test_swipes_of_an_earlier_stage_are_refused_too(
+    clean: Path, swipes: tuple[Gesture, ...]
+) -> None:
+    """The weights have seen them, whatever the last stage was trained on."""
+    write_jsonl(swipes[:2], clean / "first.jsonl")
+    first = {"train": "first.jsonl", "dev": "dev.jsonl", "dev_share": 0.4, "mix": {}}
+    save(clean / "a.safetensors", seed=0, earlier=[first])
+    with pytest.raises(GateError, match=r"training corpus first\.jsonl"):
+        judge()
+    write_jsonl(swipes[2:4], clean / "first.jsonl")
+    assert judge().judged.contamination.compared == 120
+
+
+def test_a_stage_on_the_same_corpus_is_compared_once(clean: Path) -> None:
+    same = {"train": "train.jsonl", "dev": "dev.jsonl", "dev_share": 0.4, "mix": {}}
+    save(clean / "a.safetensors", seed=0, earlier=[same])
+    found = judge().judged.contamination
+    assert (found.trained_on, found.compared) == ("train.jsonl", 118)
+
+
+def test_another_corpus_of_the_same_name_proves_nothing(
+    clean: Path, swipes: tuple[Gesture, ...]
+) -> None:
+    hashes = {name: corpus_digest(name) for name in ("train.jsonl", "dev.jsonl")}
+    save(clean / "a.safetensors", seed=0, sha256=hashes)
+    assert judge().judged.contamination.compared == 118
+    write_jsonl(swipes[2:50], clean / "train.jsonl")
+    found = judge().judged.contamination
+    assert found.compared == 0
+    assert "another corpus is at this path" in found.unchecked
+    with pytest.raises(DataError, match="or others by now"):
+        judge(None)
 
 
 def test_writers_that_the_run_held_out_of_its_corpus_may_be_used(
