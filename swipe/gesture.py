@@ -23,7 +23,7 @@ MAX_COORDINATE: Final = 10.0
 """No finger is ten keyboards away: such a row is a unit error."""
 
 
-_NOT_SWIPED: Final = str.maketrans("", "", "'-")
+_NOT_SWIPED: Final = str.maketrans("", "", "'’-")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -106,6 +106,11 @@ class Layout:
             keys=tuple((float(x), float(y)) for x, y in self.centers),
         )
 
+    @property
+    def spec(self) -> str:
+        """What ``--layout`` takes for it; a stand-in for the file of one that is not built in."""
+        return self.name if self.name in BUILT_IN else "LAYOUT.json"
+
     @classmethod
     def from_contract(cls, contract: ModelContract) -> Layout:
         """The keyboard a model was baked for; radii are those of a standard key."""

@@ -190,7 +190,8 @@ def _read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = gzip.decompress(data)
-        return data.decode("utf-8").splitlines()
+        # Windows' editors begin a text with a byte order mark, which would hide its first word.
+        return data.decode("utf-8-sig").splitlines()
     except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}", fix="fetch the file again") from error
 

@@ -356,7 +356,7 @@ def require_prepared_for(gestures: PreparedGestures, layout: Layout) -> None:
     record = gestures.shards.record
     if record.keys != keys_digest(layout):
         path = str(gestures.shards.path)
-        again = shlex.join(["swipe-data", "prepare", path, "FOLDER", "--layout", layout.name])
+        again = shlex.join(["swipe-data", "prepare", path, "FOLDER", "--layout", layout.spec])
         raise DataError(
             f"{path} was prepared for layout {record.layout!r}, and its keys are "
             f"not those of {layout.name!r}",

@@ -63,7 +63,9 @@ class Rejection:
 
 
 class Seen:
-    """The swipes met so far by (source, id), over several files.
+    """The swipes met so far by (source, writer, id), over several files.
+
+    The writer counts, since exports of one file per person tend to number from 1 in each.
 
     Kept as digests of eight bytes: about 100 MB for a million swipes, and a chance of 3e-8 that
     one of them is taken for another.
@@ -74,10 +76,10 @@ class Seen:
 
     def repeated(self, gesture: Gesture) -> str | None:
         """Note `gesture`; why it is rejected when it was met before, else None."""
-        name = f"{gesture.source}\0{gesture.id}".encode()
+        name = f"{gesture.source}\0{gesture.writer}\0{gesture.id}".encode()
         digest = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
         if digest in self._digests:
-            return "repeated: a swipe of this source and id came before"
+            return "repeated: a swipe of this source, writer and id came before"
         self._digests.add(digest)
         return None
 
@@ -316,10 +318,10 @@ def _futo_row(row: dict[str, Any], source: str) -> Gesture | str:
     data = row["data"]
     origin = data[0]["t"] if data else 0
     return Gesture(
-        id=str(row["id"]),
-        word=swiped_letters(str(row["word"])),
+        id=_name(row, "id"),
+        word=swiped_letters(_word(row)),
         points=_points([(p["x"], p["y"], p["t"] - origin) for p in data]),
-        writer=str(row["session"]),
+        writer=_name(row, "session"),
         source=source,
         sentence=str(row.get("sentence", "")),
         aspect=float(row["canvas_height"]) / float(row["canvas_width"]),
@@ -328,14 +330,30 @@ def _futo_row(row: dict[str, Any], source: str) -> Gesture | str:
 
 def _own_row(row: dict[str, Any], source: str) -> Gesture:
     return Gesture(
-        id=str(row["id"]),
-        word=str(row["word"]),
+        id=_name(row, "id"),
+        word=_word(row),
         points=_points(row["points"]),
-        writer=str(row["writer"]),
+        writer=_name(row, "writer"),
         source=str(row.get("source", source)),
         sentence=str(row.get("sentence", "")),
         aspect=float(row.get("aspect", 0.45)),
     )
+
+
+def _word(row: Mapping[str, Any]) -> str:
+    """The word; null is not the word "none"."""
+    word = row["word"]
+    if not isinstance(word, str):
+        raise TypeError(f"word is {word!r}")
+    return word
+
+
+def _name(row: Mapping[str, Any], field: str) -> str:
+    """An id or a writer; null would make one person of all who have no name."""
+    value = row[field]
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise TypeError(f"{field} is {value!r}")
+    return str(value)
 
 
 def _points(rows: Any) -> NDArray[np.float32]:

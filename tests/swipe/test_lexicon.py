@@ -117,6 +117,11 @@ def test_text_lists_may_carry_counts(tmp_path: Path) -> None:
     assert np.exp(lexicon.log_prob).tolist() == pytest.approx([60 / 61, 1 / 61], rel=1e-5)
 
 
+def test_a_byte_order_mark_does_not_hide_the_first_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes(b"\xef\xbb\xbfthe 100\nof 50\n")
+    assert load_lexicon(str(tmp_path / "words.txt")).words == ("of", "the")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -157,7 +162,15 @@ def test_extended_adds_words_as_rare_as_the_rarest() -> None:
 
 @pytest.mark.parametrize(
     ("word", "letters"),
-    [("It's", "its"), ("check-in", "checkin"), ("naïve", ""), ("", ""), ("-", ""), ("B2B", "")],
+    [
+        ("It's", "its"),
+        ("It’s", "its"),
+        ("check-in", "checkin"),
+        ("naïve", ""),
+        ("", ""),
+        ("-", ""),
+        ("B2B", ""),
+    ],
 )
 def test_swiped_letters(word: str, letters: str) -> None:
     assert swiped_letters(word) == letters

@@ -134,10 +134,13 @@ def test_repeated_swipes_are_quarantined_within_and_across_files(tmp_path: Path,
     assert "came before" in found[0]["reason"]
 
 
-def test_equal_ids_of_different_sources_are_different_swipes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["source", "writer"])
+def test_equal_ids_of_different_sources_or_writers_are_different_swipes(
+    tmp_path: Path, field: str
+) -> None:
     row = {"id": "1", "word": "the", "writer": "w", "points": [[0, 0, 0], [1, 1, 9], [0, 1, 20]]}
-    for source in ("one", "two"):
-        (tmp_path / f"{source}.jsonl").write_text(json.dumps(row | {"source": source}))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {field: name}))
     rows = read_sources([tmp_path / "one.jsonl", tmp_path / "two.jsonl"])
     assert prepare(rows, tmp_path / "out").swipes == 2
 
