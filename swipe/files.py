@@ -2,7 +2,8 @@
 
 Content goes to a temporary sibling, is flushed to disk, and replaces the target in one rename (a
 folder: in two, the earlier one put back when the second fails). A full disk, a missing folder or a
-read-only one becomes one clear error, and what was there before stays.
+read-only one becomes one clear error, and what was there before stays. Links stay links: what they
+name is replaced. Devices and pipes cannot be replaced without being lost, so they are written into.
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ from swipe.errors import UsageError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success it becomes `path`.
+    """Yield a temporary path beside the file that `path` names; on success it becomes that file.
 
     Raises:
-        UsageError: the folder cannot be created or written; the earlier file is untouched.
+        UsageError: `path` is a folder, or its own cannot be created or written; the earlier file
+            is untouched.
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        target = _replaceable(path)
+        folder = target.parent if target is not None else None
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _honour_umask(temporary, 0o666)
-        _flush(temporary)
-        os.replace(temporary, path)
+        if target is None:
+            _pour(temporary, path)
+        else:
+            _honour_umask(temporary, 0o666)
+            _flush(temporary)
+            os.replace(temporary, target)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -92,6 +98,27 @@ def _publish(folder: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _replaceable(path: Path) -> Path | None:
+    """The file that `path` names, its folder created; None of a device, a pipe or a socket.
+
+    Raises:
+        OSError: it is a folder, or its own cannot be created.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        return None
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _pour(source: Path, path: Path) -> None:
+    """Write all of `source` into the device or pipe `path`, which is never created here."""
+    with source.open("rb") as content, open(os.open(path, os.O_WRONLY), "wb") as stream:
+        shutil.copyfileobj(content, stream)
+
+
 def _honour_umask(path: Path, mode: int) -> None:
     """Temporary files are born private; what is published is read by other users."""
     umask = os.umask(0)
@@ -116,14 +143,16 @@ def require_writable(path: Path) -> None:
     """Check now that `path` can be replaced later, when there is something to lose.
 
     Raises:
-        UsageError: it is a folder, or its own folder cannot be created or written.
+        UsageError: it is a folder, its own folder cannot be created or written, or it is a device
+            or a pipe that takes nothing.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        target = _replaceable(path)
+        if target is not None:
+            with tempfile.TemporaryFile(dir=target.parent):
+                pass
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise cannot_write(path, error) from error
 

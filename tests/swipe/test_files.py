@@ -1,14 +1,15 @@
-"""Folders that are replaced whole: after any failure the earlier one is there, and nothing else."""
+"""Files and folders replaced whole: after a failure the earlier one is there, and nothing else."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from swipe.errors import UsageError
-from swipe.files import replacing_folder, require_writable
+from swipe.files import replacing, replacing_folder, require_writable, write_text_atomic
 
 
 def _publish(out: Path, text: str) -> None:
@@ -91,3 +92,62 @@ def test_what_cannot_be_written_later_is_known_now(tmp_path: Path) -> None:
             require_writable(path)
     require_writable(tmp_path / "deep" / "out")
     assert not list((tmp_path / "deep").iterdir()), "it is only looked at"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "nothing yet"])
+def test_a_link_stays_one_and_what_it_names_is_replaced(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "big").mkdir()
+    target, link = tmp_path / "big" / "out.jsonl", tmp_path / "out.jsonl"
+    if there:
+        target.write_text("old")
+    link.symlink_to("big/out.jsonl")
+    require_writable(link)
+    write_text_atomic(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [p.name for p in target.parent.iterdir()] == ["out.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big", "out.jsonl"]
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["named", "linked"])
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path, linked: bool) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        require_writable(link if linked else pipe)
+        write_text_atomic(link if linked else pipe, "figures")
+        assert stat.S_ISFIFO(pipe.lstat().st_mode)
+        assert link.is_symlink()
+        assert os.read(reader, 100) == b"figures"
+    finally:
+        os.close(reader)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_pipe_gets_nothing_of_what_could_not_be_made(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+
+    def fail_halfway() -> None:
+        with replacing(pipe) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+
+    try:
+        with pytest.raises(KeyError):
+            fail_halfway()
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 100)
+    finally:
+        os.close(reader)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    began = []
+    with pytest.raises(UsageError, match="cannot write"), replacing(tmp_path) as temporary:
+        began.append(temporary)
+    assert not began
+    assert not list(tmp_path.iterdir())
