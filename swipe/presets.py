@@ -189,6 +189,36 @@ def choose_preset(
     return Choice(DEFAULT_PRESET, None, origin)
 
 
+def preset_place(checkpoint: Path, lexicon: Lexicon) -> Path:
+    """Where a preset for `lexicon` is written by default, so that `choose_preset` finds it.
+
+    The file that holds one for it already, else ``x.preset.json``, else ``x.LEXICON.preset.json``
+    when the former is another lexicon's. A damaged file counts as free: it would be refused.
+
+    Args:
+        checkpoint: file of the weights.
+        lexicon: the words that the preset speaks of.
+    """
+    named = lexicon.name.partition(":")[0]
+    for ending in (".gz", ".combined", ".txt"):
+        named = named.removesuffix(ending)
+    # Lists of several folders may share their file's name.
+    labels = ("", f".{named}", f".{named}-{lexicon.sha256[:8]}")
+    places = [checkpoint.with_name(f"{checkpoint.stem}{label}{SUFFIX}") for label in labels]
+    held = {place: _lexicon_of(place) for place in places}
+    own = [place for place in places if held[place] == lexicon.sha256]
+    free = [place for place in places if held[place] is None]
+    return [*own, *free, places[-1]][0]
+
+
+def _lexicon_of(preset: Path) -> str | None:
+    """Hash of the lexicon that a preset file speaks of, None when there is no readable one."""
+    try:
+        return load_preset(preset).lexicon_sha256
+    except (GateError, UsageError):
+        return None
+
+
 def _beside(checkpoint: Path) -> list[Path]:
     """``x.preset.json`` and ``x.LEXICON.preset.json`` beside ``x.safetensors``, by name."""
     found = sorted(checkpoint.parent.glob(f"*{SUFFIX}"))

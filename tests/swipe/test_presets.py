@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from swipe.decode import DEFAULT_PRESET, DecoderPreset
 from swipe.errors import GateError, UsageError
 from swipe.lexicon import Lexicon
-from swipe.presets import TunedPreset, choose_preset, load_preset, parse_preset, settings_of
+from swipe.presets import (
+    TunedPreset,
+    choose_preset,
+    load_preset,
+    parse_preset,
+    preset_place,
+    settings_of,
+)
 
 LEXICON = Lexicon("ours", ("cat", "dog"), np.array([-1.0, -2.0], dtype=np.float32))
 OTHER = Lexicon("theirs", ("cat", "dog"), np.array([-2.0, -1.0], dtype=np.float32))
@@ -87,6 +94,57 @@ def test_each_lexicon_may_have_a_preset_of_its_own(tmp_path: Path) -> None:
     choice = choose_preset(None, tmp_path / "model.safetensors", "w", LEXICON)
     assert choice.settings == SETTINGS
     assert "model.ours.preset.json" in choice.origin
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("wordfreq:5000", "x.wordfreq.preset.json"),
+        ("en_wordlist.combined.gz", "x.en_wordlist.preset.json"),
+        ("mine.txt", "x.mine.preset.json"),
+    ],
+)
+def test_a_second_lexicon_gets_a_place_of_its_own_which_is_then_found(
+    name: str, expected: str, tmp_path: Path
+) -> None:
+    second = Lexicon(name, OTHER.words, OTHER.log_prob)
+    checkpoint = tmp_path / "x.safetensors"
+    assert preset_place(checkpoint, second) == tmp_path / "x.preset.json"
+    _tuned().save(tmp_path / "x.preset.json")
+    assert preset_place(checkpoint, LEXICON) == tmp_path / "x.preset.json"
+    place = preset_place(checkpoint, second)
+    assert place == tmp_path / expected
+    TunedPreset(SETTINGS, name, second.sha256, "w", "dev.jsonl", "c", {}).save(place)
+    assert preset_place(checkpoint, second) == place
+    assert choose_preset(None, checkpoint, "w", second).settings == SETTINGS
+
+
+def test_lexicons_of_one_name_keep_a_preset_each(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "x.safetensors"
+    lexicons = [
+        Lexicon("words.txt", ("cat", "dog"), np.array([-1.0, -i], dtype=np.float32))
+        for i in (2, 3, 4)
+    ]
+    for lexicon in lexicons:
+        tuned = TunedPreset(SETTINGS, lexicon.name, lexicon.sha256, "w", "dev.jsonl", "c", {})
+        tuned.save(preset_place(checkpoint, lexicon))
+    assert len(list(tmp_path.iterdir())) == 3
+    for lexicon in lexicons:
+        assert choose_preset(None, checkpoint, "w", lexicon).settings == SETTINGS
+
+
+def test_the_preset_that_a_lexicon_has_is_renewed_though_the_default_place_is_free(
+    tmp_path: Path,
+) -> None:
+    _tuned().save(tmp_path / "x.ours.preset.json")
+    found = preset_place(tmp_path / "x.safetensors", LEXICON)
+    assert found == tmp_path / "x.ours.preset.json"
+
+
+def test_a_damaged_preset_is_tuned_over(tmp_path: Path) -> None:
+    (tmp_path / "x.preset.json").write_text("{")
+    place = preset_place(tmp_path / "x.safetensors", LEXICON)
+    assert place == tmp_path / "x.preset.json"
 
 
 def test_a_named_preset_of_other_weights_is_used_and_that_is_said(tmp_path: Path) -> None:
