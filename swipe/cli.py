@@ -158,12 +158,14 @@ def stats(
     """
     from swipe.census import MISSED, Census
     from swipe.corpus import load_corpus
+    from swipe.files import require_writable
     from swipe.layout import load_layout
     from swipe.picture import draw_census, require_drawable, save_figure
     from swipe.prepared import PreparedGestures, whole_groups
 
     if plot is not None:
         require_drawable(plot)
+        require_writable(plot)
     keyboard = load_layout(layout)
     corpus = load_corpus(source, keyboard)
     console.print(corpus.summary())

@@ -206,3 +206,6 @@ def test_the_command_prints_and_draws_what_it_counted(tmp_path: Path) -> None:
     refused = command(tmp_path, "stats", "absent.jsonl", "--plot", "out.pdf")
     assert refused.returncode == 2
     assert "name a .png file" in refused.stderr
+    late = command(tmp_path, "stats", "absent.jsonl", "--plot", "out.png/x.png")
+    assert late.returncode == 2
+    assert "cannot write" in late.stderr

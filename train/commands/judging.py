@@ -55,10 +55,12 @@ def evaluate(
 
     Example: [bold]swipe-train eval --checkpoint runs/new --against runs/old --data dev.jsonl.gz[/]
     """
-    from swipe.files import write_text_atomic
+    from swipe.files import require_writable, write_text_atomic
     from train.judge import evaluate_checkpoint, table
     from train.released import default_checkpoint
 
+    if json_out is not None:
+        require_writable(json_out)
     result = evaluate_checkpoint(
         checkpoint or default_checkpoint(),
         data,
@@ -71,11 +73,12 @@ def evaluate(
         against=against,
         train_data=train_data,
     )
+    if json_out is not None:  # first: a terminal that is gone costs the print, not the figures
+        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
+        write_text_atomic(json_out, text + "\n")
     for part in table(result):
         console.print(part)
     if json_out is not None:
-        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        write_text_atomic(json_out, text + "\n")
         console.print(f"figures written to {json_out}")
 
 
@@ -105,19 +108,27 @@ def tune_decoder(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Preset file; default: CHECKPOINT.preset.json.")
+        Path | None,
+        typer.Option(
+            help="Preset file; default: CHECKPOINT.preset.json, or CHECKPOINT.LEXICON.preset.json "
+            "beside another lexicon's."
+        ),
     ] = None,
 ) -> None:
     """Search the decoder's settings on half of the writers, judge them on the others, refit on all.
 
     Example: [bold]swipe-train tune-decoder --data dev.jsonl.gz --lexicon en_wordlist.combined.gz[/]
     """
-    from swipe.presets import SUFFIX
+    from swipe.files import require_writable
+    from swipe.lexicon import load_lexicon
+    from swipe.presets import preset_place
     from train.released import default_checkpoint
     from train.runs import checkpoint_file
     from train.tuning import table, tune_checkpoint
 
     source = checkpoint or default_checkpoint()
+    path = out or preset_place(checkpoint_file(source), load_lexicon(lexicon))
+    require_writable(path)
     tuned = tune_checkpoint(
         source,
         data,
@@ -127,9 +138,8 @@ def tune_decoder(
         threads=threads,
         say=console.print,
     )
-    console.print(table(tuned))
-    path = out or checkpoint_file(source).with_suffix(SUFFIX)
     tuned.save(path)
+    console.print(table(tuned))
     console.print(f"{tuned.settings}")
     console.print(f"preset written to {path}")
 
@@ -153,11 +163,12 @@ def geometry(
 ) -> None:
     """Prove that a model reads the keyboard: swipes carried to others, and shuffled letters.
 
-    Exit code 3 when another keyboard costs too much, or shuffled letters cost too little.
+    Exit code 3 when another keyboard costs too much, or shuffled letters cost too little, and when
+    too little is read to tell, or no other keyboard is named.
 
     Example: [bold]swipe-train geometry --data dev.jsonl.gz --layout azerty --layout dvorak[/]
     """
-    from swipe.files import write_text_atomic
+    from swipe.files import require_writable, write_text_atomic
     from swipe.layout import BUILT_IN
     from swipe.lexicon import load_lexicon
     from train.checkpoint import load_checkpoint
@@ -165,6 +176,8 @@ def geometry(
     from train.judge import held_out
     from train.released import default_checkpoint
 
+    if json_out is not None:
+        require_writable(json_out)
     loaded = load_checkpoint(checkpoint or default_checkpoint())
     found = measure_geometry(
         loaded.model(),
@@ -173,9 +186,10 @@ def geometry(
         load_lexicon(lexicon),
         layouts=tuple(layout or BUILT_IN),
     )
-    console.print(table(found))
     if json_out is not None:
-        write_text_atomic(json_out, json.dumps(found.to_dict(), indent=2) + "\n")
+        figures = {"weights_sha256": loaded.weights_sha256, **found.to_dict()}
+        write_text_atomic(json_out, json.dumps(figures, indent=2) + "\n")
+    console.print(table(found))
     require_geometry(found)
 
 
@@ -203,10 +217,11 @@ def card(
 
     Example: [bold]swipe-train card base.safetensors --evaluation e.json --corpus how_we_swipe[/]
     """
-    from swipe.files import write_text_atomic
+    from swipe.files import require_writable, write_text_atomic
     from train.card import Facts, model_card
 
     facts = Facts(evaluation, corpus, seed_evaluation or (), geometry_file, trained_by or ())
     path = out or checkpoint.with_suffix(".md")
+    require_writable(path)
     write_text_atomic(path, model_card(checkpoint, facts))
     console.print(f"model card written to {path}")
