@@ -32,6 +32,8 @@ from train.stream import encode
 
 MAX_FALL: Final = 12.0
 """Points of strict top-1 that another keyboard may cost."""
+MIN_RECORDED: Final = 2 * MAX_FALL
+"""Percent of strict top-1 as recorded: who reads little has little to lose, and would pass."""
 MAX_SHUFFLED: Final = 1.0
 """Percent of strict top-1 with shuffled letters: about what a frequent word scores by accident."""
 
@@ -72,6 +74,7 @@ def measure_geometry(
 
     Raises:
         DataError: there are no swipes, or no such layout.
+        GateError: no layout is another than the contract's.
     """
     own = Layout.from_contract(contract)
     words = [gesture.word for gesture in gestures]
@@ -88,6 +91,7 @@ def measure_geometry(
         return transplant(points, own.centers[letters], keys[letters], lengths)
 
     others = [load_layout(name) for name in layouts if name != own.name]
+    _require_others([other.name for other in others])  # before minutes of decoding
     shuffled = own.centers[np.random.default_rng(seed).permutation(len(own.centers))]
     return Geometry(
         swipes=len(words),
@@ -102,21 +106,37 @@ def require_geometry(found: Geometry) -> None:
     """Pass a model that reads the keyboard.
 
     Raises:
-        GateError: another keyboard costs more than `MAX_FALL` points, or shuffled letters leave
-            more than `MAX_SHUFFLED` percent.
+        GateError: another keyboard costs more than `MAX_FALL` points, shuffled letters leave more
+            than `MAX_SHUFFLED` percent, less than `MIN_RECORDED` percent are read as recorded, or
+            there is no other keyboard.
     """
+    _require_others(list(found.carried))
     if found.shuffled > MAX_SHUFFLED:
         raise GateError(
             f"{found.shuffled:.1f} % of the swipes are still read with the letters of the keyboard "
             f"shuffled (at most {MAX_SHUFFLED:g} %)",
             fix="the model does not look at the keys: check that they reach it",
         )
+    if not found.recorded >= MIN_RECORDED:
+        raise GateError(
+            f"only {found.recorded:.1f} % of the swipes are read as recorded, too few to tell what "
+            f"another keyboard costs (at least {MIN_RECORDED:g} %)",
+            fix="train further, or give swipes and a lexicon that the model reads",
+        )
     falls = {name: found.recorded - top1 for name, top1 in found.carried.items()}
-    worst = max(falls, key=lambda name: falls[name], default=None)
-    if worst is not None and falls[worst] > MAX_FALL:
+    worst = max(falls, key=lambda name: falls[name])
+    if falls[worst] > MAX_FALL:
         raise GateError(
             f"{worst} costs {falls[worst]:.1f} points of top-1 (at most {MAX_FALL:g})",
             fix="train with a larger share of other keyboards: --set augment.layouts=0.5",
+        )
+
+
+def _require_others(names: Sequence[str]) -> None:
+    if not names:
+        raise GateError(
+            "no other keyboard to carry the swipes to: that of the model is not one",
+            fix=f"name another with --layout, or leave it out for {', '.join(BUILT_IN)}",
         )
 
 

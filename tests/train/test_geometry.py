@@ -13,6 +13,7 @@ from swipe.errors import GateError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
 from swipe.lexicon import Lexicon, load_lexicon
+from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.geometry import Geometry, measure_geometry, require_geometry
 from train.swipe_data import sample
@@ -36,6 +37,57 @@ def test_a_keyboard_that_costs_too_much_is_named() -> None:
 def test_swipes_that_are_read_on_a_shuffled_keyboard_are_refused() -> None:
     with pytest.raises(GateError, match=r"5\.0 % of the swipes are still read"):
         require_geometry(found(shuffled=5.0))
+
+
+@pytest.mark.parametrize("recorded", [0.0, 23.9])
+def test_a_model_that_reads_too_little_to_lose_anything_is_refused(recorded: float) -> None:
+    little = Geometry(100, "0" * 64, recorded, {"dvorak": 0.0 if recorded == 0 else 20.0}, 0.0)
+    with pytest.raises(GateError, match=r"only .* % of the swipes are read as recorded"):
+        require_geometry(little)
+    require_geometry(found(recorded=24.0, dvorak=12.0))
+
+
+def test_a_measurement_without_another_keyboard_is_refused() -> None:
+    with pytest.raises(GateError, match="no other keyboard"):
+        require_geometry(Geometry(100, "0" * 64, 80.0, {}, 0.0))
+
+
+def test_the_keyboard_itself_is_not_another_one(released: Path) -> None:
+    own = load_checkpoint(released)
+    words = load_lexicon("wordfreq:1000")
+    swipes = synthesize(load_layout("qwerty"), words, 4).gestures
+    with pytest.raises(GateError, match="no other keyboard"):
+        measure_geometry(Never(), own.contract, swipes, words, layouts=["qwerty"])
+
+
+class Never(nn.Module):
+    """Must not be asked."""
+
+    def forward(self, features: Tensor, keys: Tensor) -> Tensor:
+        raise AssertionError("swipes were decoded before the refusal")
+
+
+class Blind(nn.Module):
+    """Reads nothing: the blank, whatever it is given."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.frames, self.classes = checkpoint.contract.frames, checkpoint.contract.classes
+
+    def forward(self, features: Tensor, keys: Tensor) -> Tensor:
+        logits = features.new_zeros(len(features), self.frames, self.classes)
+        logits[..., -1] = 30.0
+        return logits
+
+
+def test_a_model_that_reads_nothing_is_refused(released: Path) -> None:
+    own = load_checkpoint(released)
+    words = load_lexicon("wordfreq:1000")
+    swipes = synthesize(load_layout("qwerty"), words, 40).gestures
+    measured = measure_geometry(Blind(own), own.contract, swipes, words)
+    assert measured.recorded < 5
+    with pytest.raises(GateError, match="too few to tell"):
+        require_geometry(measured)
 
 
 class ByHeart(nn.Module):
