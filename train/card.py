@@ -1,20 +1,21 @@
 """Model card: what a released model is, what it was trained on, and what was measured of it.
 
 Generated from the files that ``swipe-train eval --json`` and ``swipe-train geometry --json`` write,
-so that no figure is typed by hand. Figures of other weights, or seeds judged on other swipes or
-another lexicon, are refused.
+so that no figure is typed by hand. Figures of other weights are refused, and seeds that were judged
+on other swipes or another lexicon, or are the same weights once more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from swipe.errors import DataError, GateError
 from swipe.scoring import KS
+from swipe.sources import SYNTHETIC
 from train.checkpoint import Checkpoint, load_checkpoint
 
 ATTRIBUTIONS: Final = {
@@ -29,8 +30,13 @@ ATTRIBUTIONS: Final = {
         "FUTO swipe corpus, https://huggingface.co/datasets/futo-org/swipe.futo.org, MIT: "
         "volunteers' swipes on a QWERTY keyboard, collected by FUTO."
     ),
-    "synthetic": "Swipes generated from a word list: no person made them.",
+    SYNTHETIC: "Swipes generated from a word list: no person made them.",
 }
+SEED_KS: Final = ("1", "4")
+_EVALUATE: Final = "swipe-train eval --json"
+_CARRY: Final = "swipe-train geometry --json"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +63,31 @@ def model_card(path: Path, facts: Facts) -> str:
 
     Raises:
         DataError: a file is not there or not of these commands, or a corpus has no attribution.
-        GateError: figures belong to other weights, or seeds to other swipes or another lexicon.
+        GateError: figures belong to other weights, seeds to other swipes, another lexicon or the
+            same weights, or the checkpoint's record tells of generated swipes that `facts` do not.
     """
     checkpoint = load_checkpoint(path)
-    evaluations = [_of_weights(_read(file), file, checkpoint) for file in facts.evaluations]
+    evaluations = [
+        _of_weights(_read(file), file, checkpoint, _EVALUATE) for file in facts.evaluations
+    ]
     if not evaluations:
         raise DataError("a card without figures", fix="give --evaluation, from swipe-train eval")
     seeds = [_comparable(_read(file), file, evaluations[0]) for file in facts.seeds]
-    unknown = sorted(set(facts.corpora) - ATTRIBUTIONS.keys())
-    if unknown or not facts.corpora:
-        raise DataError(
-            f"no attribution for {', '.join(unknown) or 'the corpus'}",
-            fix=f"give --corpus, one of {', '.join(ATTRIBUTIONS)}",
-        )
-    geometry = _read(facts.geometry) if facts.geometry else None
-    parts = [
-        *_identity(path.stem, checkpoint),
-        *_training(facts),
-        *(line for evaluation in evaluations for line in _accuracy(evaluation)),
-        *_seeds(evaluations[0], seeds),
-        *(_geometry(geometry) if geometry else []),
-        *_limits(evaluations[0]),
+    _require_distinct(seeds, facts.seeds, checkpoint)
+    _require_corpora(facts.corpora, checkpoint)
+    first = facts.evaluations[0]
+    parts = [*_identity(path.stem, checkpoint), *_training(facts)]
+    for figures, file in zip(evaluations, facts.evaluations, strict=True):
+        parts += _shown(_accuracy(figures), file, _EVALUATE)
+    tops = [
+        _shown(_tops(figures), file, _EVALUATE)
+        for figures, file in zip((evaluations[0], *seeds), (first, *facts.seeds), strict=True)
     ]
+    parts += _seeds(tops)
+    if facts.geometry is not None:
+        found = _of_weights(_read(facts.geometry), facts.geometry, checkpoint, _CARRY)
+        parts += _shown(_geometry(found), facts.geometry, _CARRY)
+    parts += _shown(_limits(evaluations[0]), first, _EVALUATE)
     return "\n".join(parts) + "\n"
 
 
@@ -92,12 +101,31 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _of_weights(figures: dict[str, Any], path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    if figures.get("weights_sha256") != checkpoint.weights_sha256:
+def _shown(lines: Iterable[T], file: Path, command: str) -> list[T]:
+    """What is made of the figures in `file`.
+
+    Raises:
+        DataError: they are not those that `command` writes.
+    """
+    try:
+        return list(lines)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} does not hold the figures of {command}: {error!r}",
+            fix=f"write it again: {command}",
+        ) from error
+
+
+def _of_weights(
+    figures: dict[str, Any], path: Path, checkpoint: Checkpoint, command: str
+) -> dict[str, Any]:
+    weights = figures.get("weights_sha256")
+    if weights != checkpoint.weights_sha256:
+        whose = f"figures of other weights ({str(weights)[:16]})"
         raise GateError(
-            f"{path} holds figures of other weights ({str(figures.get('weights_sha256'))[:16]}, "
-            f"the checkpoint's are {checkpoint.weights_sha256[:16]})",
-            fix="evaluate this checkpoint: swipe-train eval --json",
+            f"{path} holds {whose if weights else 'figures, but not of which weights they are'}; "
+            f"the checkpoint's are {checkpoint.weights_sha256[:16]}",
+            fix=f"measure this checkpoint: {command}",
         )
     return figures
 
@@ -106,12 +134,42 @@ def _comparable(
     figures: dict[str, Any], path: Path, reference: Mapping[str, Any]
 ) -> dict[str, Any]:
     for key in ("lexicon_sha256", "swipes_sha256"):
-        if figures.get(key) != reference[key]:
+        if figures.get(key) != reference.get(key):
             raise GateError(
                 f"{path} has another {key} than the first evaluation",
                 fix="evaluate all seeds on the same swipes with the same lexicon",
             )
     return figures
+
+
+def _require_distinct(
+    seeds: Sequence[Mapping[str, Any]], files: Sequence[Path], checkpoint: Checkpoint
+) -> None:
+    """Refuse what would narrow the range of seeds by counting a model twice."""
+    seen = {checkpoint.weights_sha256}
+    for figures, file in zip(seeds, files, strict=True):
+        weights = str(figures.get("weights_sha256"))
+        if weights in seen:
+            raise GateError(
+                f"{file} is of no further seed: weights {weights[:16]} are counted already",
+                fix="evaluate a model that was trained with another --seed",
+            )
+        seen.add(weights)
+
+
+def _require_corpora(corpora: Sequence[str], checkpoint: Checkpoint) -> None:
+    unknown = sorted(set(corpora) - ATTRIBUTIONS.keys())
+    if unknown or not corpora:
+        raise DataError(
+            f"no attribution for {', '.join(unknown) or 'the corpus'}",
+            fix=f"give --corpus, one of {', '.join(ATTRIBUTIONS)}",
+        )
+    # The other way round is no contradiction: an earlier stage may have had generated swipes.
+    if checkpoint.data.get("synthetic") and SYNTHETIC not in corpora:
+        raise GateError(
+            "the checkpoint was trained on generated swipes, and no --corpus says so",
+            fix=f"add --corpus {SYNTHETIC}",
+        )
 
 
 def _identity(name: str, checkpoint: Checkpoint) -> Iterator[str]:
@@ -169,24 +227,34 @@ def _accuracy(figures: Mapping[str, Any]) -> Iterator[str]:
         f"{edits['deletions']:,} deletions, {edits['insertions']:,} insertions). "
         f"Worst stratum: {beam['worst_stratum']}."
     )
-    check = figures["contamination"]
-    yield (
-        f"Compared with {check['compared']:,} training swipes: no swipe and no writer in common."
-        if check["compared"]
-        else f"Not compared with the training swipes: {check['unchecked']}."
-    )
+    yield _compared(figures["contamination"])
     yield (
         f"Lexicon `{figures['lexicon_sha256'][:16]}`, swipes `{figures['swipes_sha256'][:16]}`.\n"
     )
 
 
-def _seeds(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _compared(check: Mapping[str, Any]) -> str:
+    if not check["compared"]:
+        return f"Not compared with the training swipes: {check['unchecked']}."
+    others = check.get("unchecked")
+    return (
+        f"Compared with {check['compared']:,} training swipes: no swipe and no writer in common."
+        + (f" Not compared with the others: {others}." if others else "")
+    )
+
+
+def _tops(figures: Mapping[str, Any]) -> Iterator[float]:
+    for k in SEED_KS:
+        yield float(figures["beam"]["strict"]["top_k"][k])
+
+
+def _seeds(tops: Sequence[Sequence[float]]) -> Iterator[str]:
+    """Of each model, the model itself first, its strict accuracy at `SEED_KS`."""
     yield "## Seeds\n"
-    if not others:
+    if len(tops) == 1:
         yield "Trained once: how much another seed would differ was not measured.\n"
         return
-    for k in ("1", "4"):
-        values = [run["beam"]["strict"]["top_k"][k] for run in (first, *others)]
+    for k, values in zip(SEED_KS, zip(*tops, strict=True), strict=True):
         mean = sum(values) / len(values)
         yield (
             f"* strict top-{k} of {len(values)} seeds: mean {mean:.2f} %, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from swipe.lexicon import load_lexicon
 from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize
 from train.card import Facts, model_card
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.judge import evaluate_checkpoint
 
 pytestmark = pytest.mark.slow
 
 WORDS = "wordfreq:2000"
+GEOMETRY = {"swipes": 9, "recorded": 80.5, "carried": {"dvorak": 71.25}, "shuffled": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def write(folder: Path, name: str, figures: Any) -> Path:
 def test_it_holds_the_measured_figures(
     released: Path, figures: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = {"swipes": 9, "recorded": 80.5, "carried": {"dvorak": 71.25}, "shuffled": 0.0}
+    found = {**GEOMETRY, "weights_sha256": figures["weights_sha256"]}
     facts = Facts(
         [write(tmp_path, "e.json", figures)],
         ["how_we_swipe"],
@@ -64,7 +67,7 @@ def test_it_holds_the_measured_figures(
 def test_seeds_are_shown_as_mean_and_range(
     released: Path, figures: dict[str, Any], tmp_path: Path
 ) -> None:
-    other = json.loads(json.dumps(figures))
+    other = json.loads(json.dumps({**figures, "weights_sha256": "1" * 64}))
     top1 = figures["beam"]["strict"]["top_k"]["1"]
     other["beam"]["strict"]["top_k"]["1"] = top1 - 2
     facts = Facts(
@@ -91,7 +94,7 @@ def test_a_seed_judged_differently_is_refused(
     facts = Facts(
         [write(tmp_path, "e.json", figures)],
         ["how_we_swipe"],
-        seeds=[write(tmp_path, "s.json", {**figures, key: "0" * 64})],
+        seeds=[write(tmp_path, "s.json", {**figures, "weights_sha256": "1" * 64, key: "0" * 64})],
     )
     with pytest.raises(GateError, match=key):
         model_card(released, facts)
@@ -110,3 +113,103 @@ def test_a_card_without_figures_is_refused(released: Path, tmp_path: Path) -> No
         model_card(released, Facts([], ["how_we_swipe"]))
     with pytest.raises(DataError, match="cannot be read"):
         model_card(released, Facts([tmp_path / "none.json"], ["how_we_swipe"]))
+
+
+@pytest.mark.parametrize("weights", [{"weights_sha256": "0" * 64}, {}], ids=["others", "unsaid"])
+def test_geometry_of_other_or_unknown_weights_is_refused(
+    released: Path, figures: dict[str, Any], tmp_path: Path, weights: dict[str, str]
+) -> None:
+    facts = Facts(
+        [write(tmp_path, "e.json", figures)],
+        ["how_we_swipe"],
+        geometry=write(tmp_path, "g.json", {**GEOMETRY, **weights}),
+    )
+    with pytest.raises(GateError, match=r"g\.json") as refusal:
+        model_card(released, facts)
+    assert "swipe-train geometry --json" in refusal.value.fix
+
+
+@pytest.mark.parametrize("weights", [[None], ["1" * 64, "1" * 64]], ids=["own", "twice"])
+def test_the_same_weights_are_not_two_seeds(
+    released: Path, figures: dict[str, Any], tmp_path: Path, weights: list[str | None]
+) -> None:
+    own = figures["weights_sha256"]
+    seeds = [
+        write(tmp_path, f"s{i}.json", {**figures, "weights_sha256": one or own})
+        for i, one in enumerate(weights)
+    ]
+    facts = Facts([write(tmp_path, "e.json", figures)], ["how_we_swipe"], seeds=seeds)
+    with pytest.raises(GateError, match="no further seed"):
+        model_card(released, facts)
+
+
+@pytest.mark.parametrize(
+    ("compared", "unchecked", "expected"),
+    [
+        (100, "", "Compared with 100 training swipes: no swipe and no writer in common.\n"),
+        (
+            100,
+            "B: it is not at this path",
+            "Compared with 100 training swipes: no swipe and no writer in common. Not compared "
+            "with the others: B: it is not at this path.\n",
+        ),
+        (0, "it is generated", "Not compared with the training swipes: it is generated.\n"),
+    ],
+)
+def test_what_was_not_compared_is_said(
+    released: Path,
+    figures: dict[str, Any],
+    tmp_path: Path,
+    compared: int,
+    unchecked: str,
+    expected: str,
+) -> None:
+    check = {"trained_on": "A, B", "compared": compared, "unchecked": unchecked}
+    file = write(tmp_path, "e.json", {**figures, "contamination": check})
+    assert expected in model_card(released, Facts([file], ["how_we_swipe"]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"beam": None},
+        {"beam": {}},
+        {"swipes_sha256": 3},
+        {"greedy": []},
+        {"contamination": {"compared": "many"}},
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    released: Path, figures: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    good = write(tmp_path, "e.json", figures)
+    bad = write(tmp_path, "bad.json", {**figures, **changes})
+    other = write(tmp_path, "g.json", {"weights_sha256": figures["weights_sha256"]})
+    for facts in (
+        Facts([bad], ["how_we_swipe"]),
+        Facts([good, bad], ["how_we_swipe"]),
+        Facts([good], ["how_we_swipe"], geometry=other),
+    ):
+        with pytest.raises(DataError, match=r"(bad|g)\.json does not hold"):
+            model_card(released, facts)
+
+
+def test_a_seed_of_another_kind_is_named(
+    released: Path, figures: dict[str, Any], tmp_path: Path
+) -> None:
+    seed = write(tmp_path, "s.json", {**figures, "weights_sha256": "1" * 64, "beam": {}})
+    facts = Facts([write(tmp_path, "e.json", figures)], ["how_we_swipe"], seeds=[seed])
+    with pytest.raises(DataError, match=r"s\.json does not hold"):
+        model_card(released, facts)
+
+
+def test_a_model_of_generated_swipes_is_not_called_one_of_peoples(
+    released: Path, figures: dict[str, Any], tmp_path: Path
+) -> None:
+    made = load_checkpoint(released)
+    path = tmp_path / "made.safetensors"
+    save_checkpoint(replace(made, data={**made.data, "synthetic": True}), path)
+    evaluations = [write(tmp_path, "e.json", figures)]
+    with pytest.raises(GateError, match="generated swipes"):
+        model_card(path, Facts(evaluations, ["how_we_swipe"]))
+    assert "no person made them" in model_card(path, Facts(evaluations, ["synthetic"]))
