@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from exporter import fingerprint
 from exporter.cache import Cache, copy
 from exporter.lock import held
 from exporter.manifest import (
+    BENCH,
     FILE,
     SCHEMA,
     AnySource,
@@ -35,6 +36,7 @@ from exporter.manifest import (
     Recipe,
     RungEntry,
     ViewEntry,
+    is_bundle,
     load_manifest,
     require_unaltered,
 )
@@ -88,7 +90,7 @@ def export(request: Request, say: Say) -> Manifest:
     environment = fingerprint.environment()
     with (
         held(out, "bundle"),
-        replacing_folder(out, marker=FILE, kind="bundle") as folder,
+        replacing_folder(out, ours=is_bundle, kind="bundle") as folder,
         tempfile.TemporaryDirectory() as scratch,
     ):
         parts = None if cache is None else request.model.parts()
@@ -116,9 +118,10 @@ def export(request: Request, say: Say) -> Manifest:
             views=tuple(ViewEntry.model_validate(view) for view in prepared.views),
             formats=_build_all(Path(scratch), job, targets, left_out, say),
         )
-        manifest = _with_built_views(_with_earlier_formats(manifest, out, folder))
+        manifest = _with_built_views(_with_earlier_formats(manifest, out, folder, say))
         manifest.save(folder)
         write_report(manifest, folder)
+        _keep_measurements(out, folder)
     return manifest
 
 
@@ -220,35 +223,63 @@ def _entries(target: str, views: Records) -> dict[str, FormatEntry]:
     }
 
 
-def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path) -> Manifest:
+def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path, say: Say) -> Manifest:
     """Keep what the earlier bundle has of formats and views that were not asked for now.
 
     Only when they were built from the same weights and judged by the same samples, budget and
-    decoder, and their files are unaltered: a manifest never mixes two models.
+    decoder, the model still has these views, and all their files are unaltered: a manifest never
+    mixes two models. What is dropped is said.
     """
     if not (earlier / FILE).is_file():
         return manifest
     try:
         previous = load_manifest(earlier)
-        same = (previous.source, previous.accuracy_budget)
-        if same != (manifest.source, manifest.accuracy_budget):
-            return manifest
-        built = {(entry.format, entry.view) for entry in manifest.formats}
-        kept = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
-        makers = sorted({entry.build for entry in kept})
-        builds = (*manifest.builds, *(previous.builds[maker] for maker in makers))
-        for entry in kept:
-            for rung in entry.rungs:
-                if rung.file is not None:
-                    copy(require_unaltered(earlier, rung), folder / rung.file)
-    except SwipeError:
-        # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
+    except SwipeError as error:
+        say(f"nothing of the earlier bundle is kept: {error}")
         return manifest
+    built = {(entry.format, entry.view) for entry in manifest.formats}
+    others = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
+    same = (previous.source, previous.accuracy_budget)
+    if same != (manifest.source, manifest.accuracy_budget):
+        _tell_dropped(others, "it has other weights, samples, decoder or budget", say)
+        return manifest
+    known = {view.name for view in manifest.views}
+    gone = [entry for entry in others if entry.view not in known]
+    _tell_dropped(gone, "the model has no such view any more", say)
+    kept = [entry for entry in others if entry.view in known]
+    try:
+        # All are proven before one is copied: the folder is to hold nothing of what is dropped.
+        files = [
+            require_unaltered(earlier, rung)
+            for entry in kept
+            for rung in entry.rungs
+            if rung.file is not None
+        ]
+    except SwipeError as error:
+        # An earlier bundle that cannot be trusted contributes nothing; it is replaced whole.
+        _tell_dropped(kept, str(error), say)
+        return manifest
+    for file in files:
+        copy(file, folder / file.name)
+    makers = sorted({entry.build for entry in kept})
+    builds = (*manifest.builds, *(previous.builds[maker] for maker in makers))
     renumbered = [
         entry.model_copy(update={"build": 1 + makers.index(entry.build)}) for entry in kept
     ]
     formats = (*manifest.formats, *renumbered)
     return manifest.model_copy(update={"builds": builds, "formats": formats})
+
+
+def _tell_dropped(entries: Sequence[FormatEntry], why: str, say: Say) -> None:
+    for entry in entries:
+        say(f"not kept of the earlier bundle: {entry.format} {entry.view}: {why}")
+
+
+def _keep_measurements(earlier: Path, folder: Path) -> None:
+    """Carry over what was measured: an hour on a phone is in no cache, and every row of it names
+    the artefact that it is about by its hash."""
+    if (earlier / BENCH).is_file():
+        copy(earlier / BENCH, folder / BENCH)
 
 
 def _with_built_views(manifest: Manifest) -> Manifest:

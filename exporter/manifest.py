@@ -26,6 +26,9 @@ PAGE: Final = "report.html"
 BENCH: Final = "bench.json"
 """Where ``swipe-bench`` writes what it measured; no part of what was exported."""
 
+FAMILY: Final = SCHEMA.rpartition("/")[0]
+"""What the schemas of all versions begin with."""
+
 SEAL: Final = "sha256"
 """Key of the manifest's hash over itself."""
 
@@ -255,6 +258,19 @@ def digest_of(fields: dict[str, Any]) -> str:
     """SHA-256 of `fields` as canonical JSON: sorted keys, no spaces."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` is a folder that swipe-export published, however damaged it is now."""
+    manifest = path / FILE
+    if not path.is_dir() or not manifest.is_file():
+        return False
+    if (path / CHECKPOINT).exists() and (path / VERIFICATION).exists():
+        return True
+    try:
+        return FAMILY.encode() in manifest.read_bytes()
+    except OSError:
+        return False
 
 
 def load_manifest(folder: Path) -> Manifest:

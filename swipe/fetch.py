@@ -198,7 +198,9 @@ def _unpack(part: Path, target: Path, stated: Stated, digest: str) -> Fetched:
     try:
         with (
             zipfile.ZipFile(part) as archive,
-            replacing_folder(target, marker=FETCHED, kind="fetched corpus") as folder,
+            replacing_folder(
+                target, ours=lambda found: (found / FETCHED).is_file(), kind="fetched corpus"
+            ) as folder,
         ):
             for member, name in _logs(archive).items():
                 with archive.open(member) as packed, (folder / name).open("xb") as log:

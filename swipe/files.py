@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,19 +50,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(out: Path, *, marker: str, kind: str) -> Iterator[Path]:
+def replacing_folder(out: Path, *, ours: Callable[[Path], bool], kind: str) -> Iterator[Path]:
     """Yield an empty folder beside `out`; on success it becomes `out`, replacing an earlier one.
 
     Args:
         out: the folder to publish.
-        marker: name of the file that tells a folder of ours from any other.
+        ours: tells a folder of ours, which may be replaced, from any other by what lies in it.
         kind: what such a folder is called, e.g. "bundle".
 
     Raises:
         UsageError: `out` is a file or a folder of something else, or it cannot be written; it is
             untouched.
     """
-    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and (ours(out) or not any(out.iterdir()))):
         raise UsageError(
             f"{out} exists and is not a {kind}",
             fix="choose another place for it, or empty that folder",

@@ -32,6 +32,7 @@ from swipe.files import replacing, replacing_folder, sha256_file, write_text_ato
 from swipe.gesture import Gesture, defect, letter_miss
 from swipe.layout import Layout
 from swipe.prepared import (
+    FORMAT,
     GROUPS_PER_PART,
     QUARANTINE,
     RECORD,
@@ -74,6 +75,14 @@ def read_sources(paths: Iterable[Path], letters: str = ALPHABET) -> Iterator[Ges
                 )
         else:
             yield from read_rows(path, letters, seen)
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether `folder` was written here, by any version: others have a corpus.json too."""
+    try:
+        return FORMAT.rpartition("/")[0].encode() in (folder / RECORD).read_bytes()
+    except OSError:
+        return False
 
 
 def _logs_or_itself(path: Path) -> list[Path]:
@@ -178,7 +187,7 @@ def prepare_folder(
         DataError: not one row is usable, or a source cannot be read to its end.
         UsageError: `out` is something else, or cannot be written.
     """
-    with replacing_folder(out, marker=RECORD, kind="prepared corpus") as folder:
+    with replacing_folder(out, ours=_is_prepared, kind="prepared corpus") as folder:
         with (folder / QUARANTINE).open("w", encoding="utf-8") as quarantine:
             intake = Intake(label, rows, quarantine)
             gestures = iter(intake)

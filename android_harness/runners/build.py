@@ -77,7 +77,7 @@ def build_set(flavour: str, options: Options, say: Say) -> RunnerSet:
     out = sets_folder() / flavour
     with (
         tempfile.TemporaryDirectory(prefix="swipe-runner-") as scratch,
-        replacing_folder(out, marker=MANIFEST, kind=KIND) as folder,
+        replacing_folder(out, ours=_is_set, kind=KIND) as folder,
     ):
         build = _Build(toolchain, options.extra_flags, Path(scratch), folder, say)
         engines, absent = _find_engines(flavour, options, Path(scratch))
@@ -97,6 +97,10 @@ def build_set(flavour: str, options: Options, say: Say) -> RunnerSet:
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return RunnerSet(out, manifest)
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
 
 
 def _find_engines(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.inspection.bundle import inspect_bundle, is_bundle
+from exporter.inspection.bundle import inspect_bundle
 from exporter.inspection.onnx_file import inspect_onnx
+from exporter.manifest import is_bundle
 from train.inspection.kinds import Kind
 
 ONNX: Final = Kind(".onnx", lambda path: path.suffix == ".onnx" and path.is_file(), inspect_onnx)

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from exporter.manifest import (
     CHECKPOINT,
     FILE,
     PAGE,
     REPORT,
-    SCHEMA,
     VERIFICATION,
     Manifest,
     RungEntry,
@@ -25,21 +23,6 @@ from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 from train.inspection.kinds import inspect_file, known_kinds
 from train.inspection.verdict import Inspection
-
-_FAMILY: Final = SCHEMA.rpartition("/")[0].encode()
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether `path` is a folder that swipe-export published, however damaged it is now."""
-    manifest = path / FILE
-    if not path.is_dir() or not manifest.is_file():
-        return False
-    if (path / CHECKPOINT).exists() and (path / VERIFICATION).exists():
-        return True
-    try:
-        return _FAMILY in manifest.read_bytes()
-    except OSError:
-        return False
 
 
 def inspect_bundle(path: Path, stats: bool) -> Inspection:

@@ -181,6 +181,27 @@ def test_verify_refuses_another_factory_other_weights_and_other_calibration(
         verify(folder, deep=False, lexicon="wordfreq", say=lambda line: None)
 
 
+@pytest.mark.slow
+def test_a_form_that_was_renamed_is_not_kept_beside_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "renaming.py").write_text(
+        "import os\nfrom brought_models import classes\n"
+        "def make():\n    return classes(name=os.environ['FORM'])\n"
+    )
+    paths = [str(tmp_path), str(Path(__file__).parent), *sys.path]
+    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model, out, said = ModelRequest("renaming:make"), tmp_path / "bundle", list[str]()
+    request = Request((find_target("onnx"),), model, out, Policy(quantize=False))
+    for name in ("before", "after"):
+        monkeypatch.setenv("FORM", name)
+        export(request, said.append)
+    assert [entry.view for entry in load_manifest(out).formats] == ["after"]
+    assert any("onnx before: the model has no such view" in line for line in said)
+    assert [f for f in _verified(out, deep=False) if f.outcome is Outcome.REFUSED] == []
+
+
 @pytest.mark.parametrize("option", ["lexicon", "data", "preset", "samples", "view"])
 def test_an_option_about_swipes_contradicts_a_model(option: str) -> None:
     value = {"samples": "200", "view": "baked"}.get(option, "x")

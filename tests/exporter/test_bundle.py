@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import Request, export
+from exporter.cache import default_folder
 from exporter.formats import onnx as onnx_format
-from exporter.manifest import FILE, load_manifest, require_unaltered
+from exporter.manifest import BENCH, FILE, load_manifest, require_unaltered
 from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import find_target, require_libraries
-from exporter.views import AGNOSTIC, BAKED, View, find_view
+from exporter.verification import Outcome, verify
+from exporter.views import AGNOSTIC, BAKED, POINTS, View, find_view
 from swipe.errors import GateError, MissingError, UsageError
 from swipe.files import sha256_file
 
@@ -40,6 +42,14 @@ def _request(checkpoint: Path, out: Path, *views: View) -> Request:
         out=out,
         policy=Policy(budget=5.0),
     )
+
+
+def _quick(checkpoint: Path, out: Path, *views: View) -> Request:
+    """Float ONNX, judged as the bundle `published` is."""
+    names = tuple(view.name for view in views or (BAKED,))
+    model = SwipeRequest(checkpoint, names, "synthetic:600", "wordfreq:5000", 100)
+    policy = Policy(quantize=False)
+    return Request((find_target("onnx"),), model, out, policy, default_folder())
 
 
 @pytest.mark.slow
@@ -118,6 +128,37 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path, released: 
     assert (precious / "cat.jpg").read_text() == "meow"
 
 
+@pytest.mark.parametrize("text", ['{"name": "a web app", "icons": []}', "", "no JSON"])
+def test_a_folder_whose_manifest_is_of_something_else_is_never_replaced(
+    tmp_path: Path, released: Path, text: str
+) -> None:
+    webapp = tmp_path / "webapp"
+    webapp.mkdir()
+    (webapp / FILE).write_text(text)
+    (webapp / "index.html").write_text("<p>")
+    with pytest.raises(UsageError, match="is not a bundle"):
+        export(_quick(released, webapp), say=lambda line: None)
+    assert {path.name for path in webapp.iterdir()} == {FILE, "index.html"}
+    assert [path.name for path in tmp_path.iterdir()] == ["webapp"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["", "cut off", "no artefact"])
+def test_measurements_outlive_another_export(
+    published: Path, tmp_path: Path, released: Path, damage: str
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(published, out)
+    (out / BENCH).write_text("an hour on a phone")
+    if damage == "cut off":
+        (out / FILE).write_text((out / FILE).read_text()[:200])
+    elif damage:
+        (out / "model.fp32.onnx").unlink()
+    export(_quick(released, out), say=lambda line: None)
+    assert (out / BENCH).read_text() == "an hour on a phone"
+    load_manifest(out)
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, released: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
@@ -163,6 +204,23 @@ def test_a_view_is_added_to_the_bundle_and_described(
     embedded = onnx_format.metadata(out / "model-agnostic.int8.onnx")
     assert {"contract_id": embedded["contract_id"]} == manifest.source.identity
     assert embedded["layout_mask"] == described.inputs[2].meaning
+
+
+@pytest.mark.slow
+def test_a_missing_artefact_drops_what_was_there_and_leaves_nothing_of_it(
+    published: Path, tmp_path: Path, released: Path
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(published, out)
+    (out / "model-agnostic.fp32.onnx").unlink()
+    said: list[str] = []
+    manifest = export(_quick(released, out, POINTS), said.append)
+    assert [entry.view for entry in manifest.formats] == ["points"]
+    dropped = [line for line in said if line.startswith("not kept of the earlier bundle")]
+    assert [line.split(": ")[1] for line in dropped] == ["onnx baked", "onnx agnostic"]
+    assert "model-agnostic.fp32.onnx is not the artefact" in dropped[0]
+    findings = verify(out, deep=False, lexicon=None, say=lambda line: None)
+    assert [found for found in findings if found.outcome is Outcome.REFUSED] == []
 
 
 def test_an_unknown_view_names_the_known_ones() -> None:

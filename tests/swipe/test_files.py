@@ -13,8 +13,12 @@ from swipe.files import replacing, replacing_folder, require_writable, write_tex
 
 
 def _publish(out: Path, text: str) -> None:
-    with replacing_folder(out, marker="mark", kind="thing") as folder:
+    with replacing_folder(out, ours=_is_thing, kind="thing") as folder:
         (folder / "mark").write_text(text)
+
+
+def _is_thing(folder: Path) -> bool:
+    return (folder / "mark").is_file() and "mine" not in (folder / "mark").read_text()
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_a_failure_leaves_the_earlier_folder(
     expected = UsageError if isinstance(error, OSError) else error
 
     def fail_halfway() -> None:
-        with replacing_folder(out, marker="mark", kind="thing") as folder:
+        with replacing_folder(out, ours=_is_thing, kind="thing") as folder:
             (folder / "mark").write_text("half")
             raise error
 
@@ -75,6 +79,10 @@ def test_a_strangers_folder_or_file_is_never_replaced(tmp_path: Path) -> None:
             _publish(tmp_path / name, "one")
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "meow"
     assert (tmp_path / "file").read_text() == "text"
+    (tmp_path / "photos" / "mark").write_text("mine")
+    with pytest.raises(UsageError, match="is not a thing"):
+        _publish(tmp_path / "photos", "one")
+    assert (tmp_path / "photos" / "mark").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     _publish(tmp_path / "empty", "one")
 

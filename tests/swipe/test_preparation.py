@@ -225,6 +225,10 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a prepared corpus"):
         prepare(list(SWIPES), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["cat.jpg"]
+    (tmp_path / "corpus.json").write_text('{"language": "nl", "texts": 12}')
+    with pytest.raises(UsageError, match="is not a prepared corpus"):
+        prepare(list(SWIPES), tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"cat.jpg", "corpus.json"}
 
 
 # The command.
