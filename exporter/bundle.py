@@ -46,7 +46,7 @@ from exporter.preparation import recall_or_prepare
 from exporter.provenance import THREADS, library_versions, processor, working_tree
 from exporter.report import write_report
 from exporter.targets import Target, require_libraries
-from exporter.worker import Job, Records, recall_records, run_worker
+from exporter.worker import Job, Records, Workers, recall_records, run_worker
 from swipe.errors import SwipeError, UsageError
 from swipe.files import replacing_folder, sha256_file
 from swipe.progress import Say
@@ -184,7 +184,11 @@ def _build_all(
     left_out: Mapping[str, Mapping[str, str]],
     say: Say,
 ) -> tuple[FormatEntry, ...]:
-    """All formats, two at a time on two cores; the first error is raised after all have ended."""
+    """All formats, two at a time on two cores; the first error is raised after all have ended.
+
+    An interrupt ends them at once.
+    """
+    workers = Workers()
 
     def build(target: Target) -> dict[str, FormatEntry] | SwipeError:
         fitting = tuple(view for view in job.views if view not in left_out[target.name])
@@ -192,14 +196,20 @@ def _build_all(
         try:
             views = recall_records(part, target.name, say)
             if views is None:
-                views = run_worker(scratch, part, target.name, say)
+                views = run_worker(scratch, part, target.name, say, workers)
         except SwipeError as error:
             say(f"{target.name}: {error}")
             return error
         return _entries(target.name, views)
 
     with ThreadPoolExecutor(max_workers=min(len(targets), os.cpu_count() or 1)) as pool:
-        outcomes = dict(zip(targets, pool.map(build, targets), strict=True))
+        waiting = {target: pool.submit(build, target) for target in targets}
+        try:
+            outcomes = {target: future.result() for target, future in waiting.items()}
+        except BaseException:  # interrupts reach this thread only, and the pool is waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            workers.end()
+            raise
     built = {t.name: o for t, o in outcomes.items() if not isinstance(o, SwipeError)}
     for outcome in outcomes.values():
         if isinstance(outcome, SwipeError):

@@ -11,8 +11,12 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from threading import Lock
+from typing import Any, Final, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +59,45 @@ CAUSES: Final = {
 
 Records = dict[str, list[dict[str, Any]]]
 """Rung records by view, JSON-ready."""
+
+
+class Workers:
+    """The child processes of one export, so that an interrupt ends them all, and none follows."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = Lock()
+        self._ended = False
+
+    @contextmanager
+    def start(self, command: Sequence[str], log: TextIO) -> Iterator[subprocess.Popen[str]]:
+        """The program `command`, waited for at the end of the block.
+
+        Raises:
+            CancelledError: all were ended, before or meanwhile.
+        """
+        with self._lock:
+            self._require_wanted()
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._running.add(process)
+        try:
+            with process:
+                yield process
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        self._require_wanted()
+
+    def _require_wanted(self) -> None:
+        if self._ended:
+            raise CancelledError
+
+    def end(self) -> None:
+        """Kill all: only the main thread is told of an interrupt, and others wait for them."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
 
 
 class Job(BaseModel):
@@ -102,10 +145,13 @@ def recall_records(job: Job, target: str, say: Say) -> Records | None:
     return records
 
 
-def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
-    """Build one format in a child process.
+def run_worker(
+    job_folder: Path, job: Job, target: str, say: Say, workers: Workers | None = None
+) -> Records:
+    """Build one format in a child process, one of `workers`.
 
     Raises:
+        CancelledError: the workers were ended.
         GateError: the format's float baseline was refused, or the process died.
         MissingError: a library of the format cannot be imported.
     """
@@ -115,7 +161,7 @@ def run_worker(job_folder: Path, job: Job, target: str, say: Say) -> Records:
     command = [sys.executable, "-P", "-m", "exporter.worker", str(job_folder), target]
     with (
         log_file.open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        (workers or Workers()).start(command, log) as process,
     ):
         for line in process.stdout or ():
             say(line.rstrip("\n"))

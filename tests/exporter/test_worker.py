@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
-from exporter.bundle import Request, export
+from exporter.bundle import Request, _build_all, export
 from exporter.manifest import SwipeSource, load_manifest, require_unaltered
 from exporter.origins.requests import SwipeRequest
 from exporter.policy import Policy
 from exporter.targets import find_target
-from exporter.worker import CAUSES, Job, died, run_worker
+from exporter.worker import CAUSES, Job, Workers, died, run_worker
 from swipe.errors import GateError, LoweringError
 
 DEATHS = {
@@ -28,11 +31,12 @@ DEATHS = {
 def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, target: str, code: str) -> None:
     """Let every worker that builds `target` run `code` before anything else."""
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        f"if 'exporter.worker' in sys.orig_argv and sys.orig_argv[-1] == {target!r}:\n"
-        f"    {code}\n"
-    )
+    with (folder / "sitecustomize.py").open("a") as module:
+        module.write(
+            "import sys\n"
+            f"if 'exporter.worker' in sys.orig_argv and sys.orig_argv[-1] == {target!r}:\n"
+            f"    {code}\n"
+        )
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{path}")
 
@@ -70,6 +74,47 @@ def test_an_ordinary_end_without_a_result_shows_the_last_lines(
     with pytest.raises(LoweringError, match="ended with code 7"):
         run_worker(tmp_path, _job(tmp_path), "onnx", said.append)
     assert said == ["onnx: torn wheel"]
+
+
+def test_an_interrupt_ends_every_worker_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, time; from pathlib import Path; "
+        f"Path({str(tmp_path)!r}, sys.orig_argv[-1]).write_text(str(os.getpid())); time.sleep(60)"
+    )
+    for name in ("onnx", "coreml"):
+        _sabotage(monkeypatch, tmp_path / "site", name, code)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    pids: list[int] = []
+
+    def interrupt() -> None:
+        files = [tmp_path / name for name in ("onnx", "coreml")]
+        while not all(file.is_file() and file.read_text() for file in files):
+            time.sleep(0.05)
+        pids.extend(int(file.read_text()) for file in files)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    targets = tuple(map(find_target, ("onnx", "coreml")))
+    left_out: dict[str, dict[str, str]] = {"onnx": {}, "coreml": {}}
+    started = time.monotonic()
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        _build_all(scratch, _job(tmp_path), targets, left_out, said.append)
+    thread.join()
+    assert time.monotonic() - started < 30
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert said == [], "an interrupt is no format's failure"
+    workers = Workers()
+    workers.end()
+    with pytest.raises(CancelledError):
+        run_worker(scratch, _job(tmp_path), "onnx", said.append, workers)
 
 
 def test_every_signal_gets_an_error() -> None:
