@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from swipe.files import sha256_file
+from exporter.manifest import cannot_read, hash_of
 
 PACKAGES: Final = ("swipe", "train", "exporter")
 SOURCES: Final = (".py", ".toml", ".json")
@@ -77,21 +77,25 @@ def processor() -> str:
 
 
 def content(spec: str | None) -> dict[str, str | None]:
-    """What a specification names: itself, and the hash of the file or folder if it is one."""
+    """What a specification names: itself, and the hash of the file or folder if it is one.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     path = Path(spec) if spec else None
-    return {"spec": spec, "sha256": sha256_file(path) if path and path.exists() else None}
+    return {"spec": spec, "sha256": hash_of(path) if path and path.exists() else None}
 
 
 def checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint file, and what it says it was trained on as far as that is on this machine.
 
     Raises:
-        OSError: it cannot be read.
+        UsageError: it cannot be read.
     """
     named = {name: content(name) for name in sorted(set(_strings(recorded_data(path))))}
     return {
         "file": str(path),
-        "sha256": sha256_file(path),
+        "sha256": hash_of(path),
         "data": {name: found["sha256"] for name, found in named.items() if found["sha256"]},
     }
 
@@ -100,11 +104,14 @@ def recorded_data(path: Path) -> Mapping[str, Any]:
     """What the header of `path` says of its data, unproven; empty when it says nothing readable.
 
     Raises:
-        OSError: it cannot be read.
+        UsageError: it cannot be read.
     """
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(min(length, path.stat().st_size))
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = stream.read(min(length, path.stat().st_size))
+    except OSError as error:
+        raise cannot_read(path, error) from error
     try:
         data = json.loads(json.loads(header)["__metadata__"]["record"])["data"]
     except (KeyError, TypeError, ValueError):

@@ -277,7 +277,7 @@ def load_manifest(folder: Path) -> Manifest:
     """Read a bundle's manifest.
 
     Raises:
-        UsageError: there is no bundle.
+        UsageError: there is no bundle, or it may not be read.
         GateError: the manifest is damaged, edited, or of another schema.
     """
     manifest, sealed = read_manifest(folder)
@@ -293,7 +293,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool]:
     """A bundle's manifest, and whether it is as it was written.
 
     Raises:
-        UsageError: there is no bundle.
+        UsageError: there is no bundle, or it may not be read.
         GateError: the manifest is damaged, or of another schema.
     """
     path = folder / FILE
@@ -301,6 +301,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool]:
         raise UsageError(f"no bundle at {folder}", fix="build one: swipe-export all --quantize")
     try:
         fields = json.loads(path.read_bytes())
+    except OSError as error:
+        raise cannot_read(path, error) from error
     except ValueError as error:
         raise _unreadable(path, f"not JSON: {error}") from error
     if not isinstance(fields, dict):
@@ -329,13 +331,33 @@ def _unreadable(path: Path, reason: str) -> GateError:
     )
 
 
+def cannot_read(path: Path, error: OSError) -> UsageError:
+    """What a user is told when the operating system refuses to read `path`."""
+    return UsageError(
+        f"{path} cannot be read: {error.strerror or error}", fix="make it readable to this user"
+    )
+
+
+def hash_of(path: Path) -> str:
+    """`swipe.files.sha256_file`, for a file that a user named or may have locked away.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 def require_unaltered(folder: Path, entry: RungEntry) -> Path:
     """The artefact's path, after its hash was recomputed.
 
     Raises:
+        UsageError: the file may not be read.
         GateError: the file is absent or is not the one the manifest speaks of.
     """
     path = folder / str(entry.file)
-    if entry.file is None or not path.exists() or sha256_file(path) != entry.sha256:
+    if entry.file is None or not path.exists() or hash_of(path) != entry.sha256:
         raise GateError(f"{path} is not the artefact that {FILE} describes", fix="export again")
     return path

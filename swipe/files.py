@@ -16,8 +16,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from swipe.errors import UsageError
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors that only writing can end in, and that name no file."""
 
 
 @contextmanager
@@ -60,29 +64,36 @@ def replacing_folder(out: Path, *, ours: Callable[[Path], bool], kind: str) -> I
 
     Raises:
         UsageError: `out` is a file or a folder of something else, or it cannot be written; it is
-            untouched.
+            untouched. What the block itself cannot read or write elsewhere is not translated.
     """
     if out.exists() and not (out.is_dir() and (ours(out) or not any(out.iterdir()))):
         raise UsageError(
             f"{out} exists and is not a {kind}",
             fix="choose another place for it, or empty that folder",
         )
-    folder: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         target = out.resolve()  # a link stays one, and the folder is built on the disk it names
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        yield folder
-        for file in folder.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        _honour_umask(folder, 0o777)
-        _publish(folder, target)
     except OSError as error:
         raise cannot_write(out, error) from error
+    try:
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno in _FULL or str(folder) in str(error.filename):
+                raise cannot_write(out, error) from error
+            raise
+        try:
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            _honour_umask(folder, 0o777)
+            _publish(folder, target)
+        except OSError as error:
+            raise cannot_write(out, error) from error
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, out: Path) -> None:

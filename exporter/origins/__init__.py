@@ -13,10 +13,17 @@ from typing import Any, Protocol
 
 from exporter.evidence import Evidence
 from exporter.formats import Runner
-from exporter.manifest import CHECKPOINT, FILE, VERIFICATION, ModelSource, SwipeSource, ViewEntry
+from exporter.manifest import (
+    CHECKPOINT,
+    FILE,
+    VERIFICATION,
+    ModelSource,
+    SwipeSource,
+    ViewEntry,
+    hash_of,
+)
 from exporter.subject import Subject
 from swipe.errors import GateError
-from swipe.files import sha256_file
 from swipe.progress import Say
 
 
@@ -134,7 +141,7 @@ def reopen(
         GateError: weights or samples are not those of the record.
     """
     path = folder / VERIFICATION
-    if not path.is_file() or sha256_file(path) != source.verification_sha256:
+    if not path.is_file() or hash_of(path) != source.verification_sha256:
         raise GateError(f"{path} is not what the {FILE} speaks of", fix="export again")
     if isinstance(source, SwipeSource):
         from exporter.origins.swipe import reopen_swipe

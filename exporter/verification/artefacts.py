@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conformance import foreign_metadata, is_signature
-from exporter.manifest import FILE, Build, Manifest, RungEntry
+from exporter.manifest import FILE, Build, Manifest, RungEntry, hash_of
 from exporter.targets import Target, find_target
 from exporter.verification.expected import Expected, stem_of
 from exporter.verification.findings import Finding, Gate, judged, unknown
 from swipe.errors import GateError, MissingError, SwipeError
-from swipe.files import sha256_file, size_bytes
+from swipe.files import size_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ def artefacts_of(folder: Path, manifest: Manifest) -> list[Artefact]:
 def check_artefact(artefact: Artefact, expected: Expected | None) -> Iterator[Finding]:
     """Every gate that needs no execution; nothing is `expected` of an unsound checkpoint."""
     name, entry = artefact.path.name, artefact.entry
-    digest, size = sha256_file(artefact.path), size_bytes(artefact.path)
+    digest, size = hash_of(artefact.path), size_bytes(artefact.path)
     other = [] if digest == entry.sha256 else [f"{digest} is not {entry.sha256}"]
     yield judged(Gate.HASH, name, other)
     wrong = [] if size == entry.size_bytes else [f"{size} bytes, {FILE} says {entry.size_bytes}"]

@@ -25,6 +25,8 @@ from exporter.manifest import (
     Source,
     SwipeSource,
     ViewEntry,
+    cannot_read,
+    hash_of,
 )
 from exporter.provenance import library_versions, portable_record
 from exporter.verification.expected import Expected, of_contract, of_manifest
@@ -33,7 +35,6 @@ from exporter.views import VIEWS
 from swipe.contract import ModelContract
 from swipe.decode import DEFAULT_PRESET
 from swipe.errors import GateError, MissingError, SwipeError, UsageError
-from swipe.files import sha256_file
 from swipe.presets import parse_preset
 from train.finite import null_for_nonfinite
 
@@ -173,7 +174,7 @@ def _verification(
 ) -> Generator[str, None, list[NDArray[Any]] | None]:
     """The arrays of the verification samples; None, and why, where they are not the manifest's."""
     path = folder / VERIFICATION
-    if not path.is_file() or sha256_file(path) != source.verification_sha256:
+    if not path.is_file() or hash_of(path) != source.verification_sha256:
         yield f"{path} is not what {FILE} speaks of"
         return None
     try:
@@ -235,7 +236,11 @@ def _wrong_report(
         # Any figure may be absent from an edited manifest, or be none.
         yield f"{FILE} cannot be reported: {error!r}"
         return
-    if not path.is_file() or path.read_bytes() != wanted.encode():
+    try:
+        found = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if found != wanted.encode():
         yield f"it does not say what {FILE} says"
 
 

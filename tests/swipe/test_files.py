@@ -51,6 +51,16 @@ def test_a_failure_leaves_the_earlier_folder(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_the_block_could_not_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        pytest.raises(PermissionError),
+        replacing_folder(out, ours=_is_thing, kind="thing"),
+    ):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "words.txt"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_earlier_folder_is_put_back_when_the_new_one_cannot_be_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
