@@ -17,7 +17,7 @@ from exporter.origins import Subjects, reopen
 from exporter.parity import Answers, Level, Limits, Verdict, refused
 from exporter.parity.outputs import Outputs
 from exporter.targets import Target, find_target
-from swipe.errors import GateError
+from swipe.errors import GateError, MissingError
 from swipe.files import size_bytes
 from swipe.progress import Say
 
@@ -33,6 +33,7 @@ class Artefact:
         path: the file, whose hash is the manifest's.
         limits: what it may differ by from PyTorch.
         evidence: what it is judged by.
+        unread: why nothing here can look into it, so that it is not executed; None: it was.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class Artefact:
     path: Path
     limits: Limits
     evidence: Evidence
+    unread: str | None = None
 
     @property
     def name(self) -> str:
@@ -105,12 +107,15 @@ def open_bundle(folder: Path, lexicon: str | None, say: Say) -> Opened:
             if entry.file is None:
                 continue
             path = require_unaltered(folder, entry)
+            unread = None
             if target.level.executed:
-                _require_own(target, path, subjects.metadata(format_entry.view))
+                unread = _require_own(target, path, subjects.metadata(format_entry.view))
             limits = target.find_rung(entry.rung).limits_within(
                 record.accuracy_budget, judged_by.rounding
             )
-            artefacts.append(Artefact(target, format_entry.view, entry, path, limits, judged_by))
+            artefacts.append(
+                Artefact(target, format_entry.view, entry, path, limits, judged_by, unread)
+            )
     if not artefacts:
         raise GateError(f"{folder} ships no artefact", fix="export again")
     return Opened(folder, record, subjects, evidence, tuple(artefacts))
@@ -141,7 +146,15 @@ def _remembering(evidence: Evidence) -> Evidence:
     return replace(evidence, answer=answer)
 
 
-def _require_own(target: Target, path: Path, metadata: Mapping[str, str]) -> None:
-    foreign = foreign_metadata(target, path, metadata)
+def _require_own(target: Target, path: Path, metadata: Mapping[str, str]) -> str | None:
+    """Refuse an artefact of another model; returns why that cannot be told here, if it cannot.
+
+    A library that is missing is its format's gap, and no reason to measure nothing.
+    """
+    try:
+        foreign = foreign_metadata(target, path, metadata)
+    except MissingError as error:
+        return f"{error}; {error.fix}"
     if foreign is not None:
         raise GateError(f"{path} {foreign}", fix="export again")
+    return None

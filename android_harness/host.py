@@ -41,6 +41,8 @@ def measure_host(opened: Opened, plan: Plan, threads: int, say: Say) -> DeviceRe
         target = artefact.target
         if not target.level.executed:
             skipped[name] = f"{target.name} executes on {'/'.join(target.executes_on)} only"
+        elif artefact.unread is not None:
+            skipped[name] = artefact.unread
         elif target.level is Level.REFERENCE:
             interpreted[name] = target.format().load(artefact.path)
         else:

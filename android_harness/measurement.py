@@ -195,7 +195,9 @@ def measure_device(
 
 def _skipped(artefacts: Sequence[Artefact], runners: RunnerSet) -> Iterator[tuple[str, str]]:
     for artefact in artefacts:
-        if artefact.target.name not in runners.manifest.programs:
+        if artefact.unread is not None:
+            yield artefact.name, artefact.unread
+        elif artefact.target.name not in runners.manifest.programs:
             reason = runners.manifest.absent.get(artefact.target.name, "the format is not ours")
             fix = build_command(runners.manifest.flavour)
             yield artefact.name, f"no runner for {artefact.target.name}: {reason}; then {fix}"

@@ -10,14 +10,17 @@ from typer.testing import CliRunner, Result
 
 from android_harness import host
 from android_harness.artefacts import Opened, open_bundle
-from android_harness.bench import bench_devices
+from android_harness.bench import bench_devices, collect
 from android_harness.cli import app
 from android_harness.devices import Facts
 from android_harness.devices.local import LocalDevice
-from android_harness.measurement import DevicePlan
+from android_harness.interleaving import Plan
+from android_harness.measurement import DevicePlan, _skipped
+from android_harness.results import EAGER
 from android_harness.runners import selection
 from android_harness.runners.build import Options
-from android_harness.runners.sets import RunnerSet
+from android_harness.runners.sets import RunnerManifest, RunnerSet
+from exporter.formats import onnx
 from swipe.errors import MissingError, SwipeError, UsageError
 
 
@@ -71,6 +74,30 @@ def test_what_a_device_lacks_is_known_before_this_machine_is_measured(
 def opened(published: Path) -> Opened:
     """A bundle of two artefacts."""
     return open_bundle(published, None, lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_missing_library_leaves_out_its_own_artefacts_only(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def metadata(path: Path) -> dict[str, str]:
+        if path.name == "model-agnostic.fp32.onnx":
+            raise MissingError("onnx cannot be imported", fix="pip install it")
+        return found(path)
+
+    found = onnx.metadata
+    monkeypatch.setattr(onnx, "metadata", metadata)
+    partly = open_bundle(published, None, lambda line: None)
+    plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
+    report = host.measure_host(partly, plan, 1, lambda line: None)
+    assert [row.name for row in report.rows] == [EAGER, "onnx baked fp32"]
+    reason = "onnx cannot be imported; pip install it"
+    assert report.skipped == {"onnx agnostic fp32": reason}
+    results = collect(partly, [report], threads=1)
+    assert results.unverified
+    programs = RunnerManifest.model_construct(programs={"onnx": None})
+    skipped = dict(_skipped(partly.artefacts, RunnerSet(published, programs)))
+    assert skipped == {"onnx agnostic fp32": reason}
 
 
 @pytest.mark.slow
