@@ -2,8 +2,8 @@
 
 Broken checkpoints and leftovers of interrupted writes go; with `keep`, older valid ones too, but
 never a run's ``best`` and never a state to resume from. What is not proven broken stays, and it
-is said why: files that could not be read, programs, bundles, links and what they point to, and
-leftovers so new that a run may still be writing them.
+is said why: files that could not be read, sound weights of a diverged run, programs, bundles, links
+and what they point to, and leftovers so new that a run may still be writing them.
 """
 
 from __future__ import annotations

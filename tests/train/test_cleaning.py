@@ -134,3 +134,27 @@ def test_a_broken_bundle_is_left_whole(tmp_path: Path, monkeypatch: pytest.Monke
     save_file(BROKEN, tmp_path / "broken.safetensors")
     assert set(_planned(tmp_path)) == {"broken.safetensors"}
     assert _left(tmp_path) == {"bundle": "INVALID: torn; a folder is not taken apart"}
+
+
+@pytest.mark.parametrize(
+    "loss", [float("inf"), float("nan"), 2.5e6, torch.tensor(float("inf")), torch.tensor(4.9e12)]
+)
+def test_sound_weights_are_not_deleted_for_a_loss_they_record(tmp_path: Path, loss: Any) -> None:
+    """A run that was not evaluated yet has a best loss of inf, and a sum of squares is large."""
+    torch.save({"model": WEIGHTS, "best_val_loss": loss}, tmp_path / "epoch1.pt")
+    assert not kinds.inspect_file(tmp_path / "epoch1.pt").valid
+    assert _planned(tmp_path) == {}
+    assert _left(tmp_path)["epoch1.pt"].startswith("INVALID: recorded best_val_loss is ")
+
+
+def test_weights_that_are_not_finite_go_whatever_loss_they_record(tmp_path: Path) -> None:
+    torch.save({"loss": torch.tensor(float("inf")), "model": BROKEN}, tmp_path / "epoch1.pt")
+    assert set(_planned(tmp_path)) == {"epoch1.pt"}
+
+
+def test_a_file_that_only_lacks_tensors_is_not_deleted(tmp_path: Path) -> None:
+    """Vocabularies and data sets are saved as .pt too, and they are whole."""
+    torch.save({"vocabulary": ["a", "b"]}, tmp_path / "vocabulary.pt")
+    torch.save({"w": torch.ones(3, device="meta")}, tmp_path / "shapes.pt")
+    assert _planned(tmp_path) == {}
+    assert set(_left(tmp_path)) == {"vocabulary.pt", "shapes.pt"}

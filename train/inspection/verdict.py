@@ -55,7 +55,8 @@ class Inspection:
         unchecked: why it, or a part of it, could not be looked at.
         mend: what to do about `unchecked`.
         missing: `unchecked` because a library is not installed.
-        refused: INVALID for what it is (a program, another kind of file), not for damage.
+        refused: INVALID for what it is (a program, another kind of file) or records (the loss of a
+            diverged run), while nothing in it is damaged or not finite.
         tensors: number of tensors.
         values: number of stored values in them.
         sha256: over names, types, shapes and bytes of the tensors; None when unreadable.
@@ -121,9 +122,11 @@ def judge(
         reasons: what is already known to be wrong.
     """
     against, odd = list(reasons), []
+    damaged = bool(against)
     against += [f"recorded {name} is {value:g}" for name, value in recorded if absurd(value)]
     rows: list[TensorStats] = []
-    values, floats, largest, bad, whole = 0, 0, 0.0, False, True
+    values, floats, largest = 0, 0, 0.0
+    bad, finite, whole = False, True, True
     for name, tensor in tensors.items():
         values += tensor.numel()
         if tensor.is_meta:
@@ -134,33 +137,37 @@ def judge(
             continue
         floats += 1
         low, high = _range(tensor)
-        if not math.isfinite(low) or not math.isfinite(high):
+        magnitude = max(-low, high)
+        largest = max(largest, magnitude)
+        # First, since the loss of a run not yet evaluated is Inf while its weights are sound.
+        if tensor.ndim <= 1 and named_like_a_loss(name) and absurd(magnitude):
+            against.append(f"recorded {name} is {magnitude:g}")
+        elif not math.isfinite(magnitude):
             if not bad:  # the first one is named, the others are more of the same
                 against.append(f"not finite: {find_nonfinite({name: tensor})}")
             bad = True
-            continue
-        magnitude = max(-low, high)
-        largest = max(largest, magnitude)
-        if tensor.ndim <= 1 and named_like_a_loss(name) and absurd(magnitude):
-            against.append(f"recorded {name} is {magnitude:g}")
         elif tensor.ndim and magnitude > SUSPICIOUS_MAGNITUDE:  # a scalar is a step counter
             odd.append(f"{name} has values up to {magnitude:.3g}")
+        if not math.isfinite(magnitude):
+            finite = False
+            continue
         if low < 0 and name.rpartition(".")[2] in NOT_NEGATIVE:
             odd.append(f"{name} has values down to {low:.3g}, and its square root is taken")
         if stats:
             rows.append(_stats(name, tensor, low, high))
     if not tensors:
         against.append("it holds no tensor")
-    elif floats and not largest and not bad:
+    elif floats and not largest and finite:
         odd.append("every floating-point value in it is zero")
     return Inspection(
         path=str(path),
         reasons=tuple(against),
         warnings=tuple(odd),
+        refused=bool(against) and not damaged and not bad,
         tensors=len(tensors),
         values=values,
         sha256=digest("", tensors) if whole else None,
-        stats=() if bad else tuple(sorted(rows, key=lambda row: row.name)),
+        stats=tuple(sorted(rows, key=lambda row: row.name)) if finite else (),
     )
 
 
