@@ -8,24 +8,33 @@ and what they point to, and leftovers so new that a run may still be writing the
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from swipe.errors import UsageError
-from train.checkpoint import SCHEMA
+from train.checkpoint import MODEL_SCHEMA, SCHEMA
 from train.inspection.files import SAFETENSORS, SUFFIXES
 from train.inspection.kinds import find_checkpoints, inspect_file
+from train.resume import GOOD
 from train.sealed import RECORD
 
 BEST: Final = "best.safetensors"
 IN_USE_SECONDS: Final = 600.0
 """A temporary file younger than this may belong to a run that is writing it."""
+_TEMPORARY: Final = re.compile(r"\..+\.safetensors\.[a-z0-9_]{8}")
+"""What `swipe.files.replacing` calls a checkpoint that is being written."""
+_LINKED: Final = re.compile(rf"\.{re.escape(GOOD)}\.[0-9]{{1,7}}")
+"""What `train.resume.mark_good` calls the state for a moment: a second name, and a process id."""
+_PART: Final = re.compile(r"-\d+-of-\d+(?=\.)")
+"""In the names of the files that hold one model together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,10 @@ def plan_removals(folder: Path, keep: int | None = None) -> Plan:
     if keep is not None:
         pointed_to = {path.resolve() for path in found if path.is_symlink()}
         for paths in valid.values():
-            for path in _surplus(paths, keep):
+            parts = [path for path in paths if _PART.search(path.name)]
+            reason = "a part of a model in several files, not a version of it"
+            left += [Finding(path, reason) for path in parts]
+            for path in _surplus([path for path in paths if path not in parts], keep):
                 if path.resolve() in pointed_to:
                     left.append(Finding(path, "older, but a link points to it"))
                 else:
@@ -114,14 +126,31 @@ def _leftovers(folder: Path) -> tuple[list[Finding], list[Finding]]:
     """Temporary files of interrupted writes: those that may go, those that may be in use."""
     removals, left = [], []
     for path in sorted(folder.rglob(".*")):
-        if not path.is_file() or not any(f"{suffix}." in path.name for suffix in SUFFIXES):
-            continue
-        if time.time() - path.stat().st_mtime > IN_USE_SECONDS:
-            removals.append(Finding(path, "left behind by an interrupted write"))
-        else:
-            minutes = IN_USE_SECONDS / 60
-            left.append(Finding(path, f"less than {minutes:g} minutes old: maybe being written"))
+        if _TEMPORARY.fullmatch(path.name) or _LINKED.fullmatch(path.name):
+            try:
+                why = _why_it_stays(path)
+            except OSError as error:
+                why = f"it cannot be read: {error.strerror or error}"
+            if why:
+                left.append(Finding(path, why))
+            else:
+                removals.append(Finding(path, "left behind by an interrupted write"))
     return removals, left
+
+
+def _why_it_stays(path: Path) -> str:
+    """Why a file named like one of an interrupted write is not deleted; empty when it may go."""
+    if path.is_symlink() or not path.is_file():
+        return f"{_what(path)}, though named like an interrupted write"
+    if time.time() - path.stat().st_mtime <= IN_USE_SECONDS:
+        return f"less than {IN_USE_SECONDS / 60:g} minutes old: maybe being written"
+    if _LINKED.fullmatch(path.name):
+        return ""  # whole, and the state has it under its own name
+    try:
+        with safe_open(path, framework="pt"):
+            return "named like an interrupted write, but it is whole: maybe a backup"
+    except SafetensorError:
+        return ""
 
 
 def _surplus(paths: Sequence[Path], keep: int) -> list[Path]:
@@ -137,12 +166,12 @@ def _surplus(paths: Sequence[Path], keep: int) -> list[Path]:
 
 
 def _is_state(path: Path) -> bool:
-    """Whether it is ours, but to resume from: sealed without a checkpoint's schema."""
+    """Whether it is ours, but to resume from: sealed, and of no checkpoint's schema."""
     if path.suffix != SAFETENSORS:
         return False
     with safe_open(path, framework="pt") as handle:
         metadata = handle.metadata() or {}
-    return RECORD in metadata and SCHEMA not in metadata[RECORD]
+    return RECORD in metadata and not _describes_checkpoint(metadata[RECORD])
 
 
 def _what(path: Path) -> str:
@@ -152,4 +181,13 @@ def _what(path: Path) -> str:
 
 
 def _is_ours(sidecar: Path) -> bool:
-    return sidecar.is_file() and SCHEMA.encode() in sidecar.read_bytes()
+    return sidecar.is_file() and _describes_checkpoint(sidecar.read_bytes())
+
+
+def _describes_checkpoint(text: str | bytes) -> bool:
+    """Whether `text` is the record of a checkpoint that `train.checkpoint` wrote."""
+    try:
+        record: Any = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.get("schema") in (SCHEMA, MODEL_SCHEMA)

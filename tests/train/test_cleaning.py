@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from swipe.errors import UsageError
-from train.checkpoint import SCHEMA
+from swipe.files import replacing
+from train.checkpoint import MODEL_SCHEMA, SCHEMA, ModelCheckpoint, save_checkpoint
 from train.cleaning import plan_removals, remove
 from train.inspection import kinds
 from train.inspection.kinds import Kind
 from train.inspection.verdict import Inspection
+from train.resume import mark_good
 from train.sealed import write_sealed
 
 WEIGHTS = {"w": torch.ones(3)}
@@ -102,7 +106,7 @@ def test_links_are_not_counted_and_what_they_point_to_stays(tmp_path: Path) -> N
 def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
     """A run whose temporary file is deleted under its hands ends with an error."""
     save_file(WEIGHTS, tmp_path / "best.safetensors")
-    fresh, stale = tmp_path / ".best.safetensors.x1", tmp_path / ".last.safetensors.x2"
+    fresh, stale = tmp_path / ".best.safetensors.x1_7k2ab", tmp_path / ".last.safetensors.q3_7k2ab"
     for path in (fresh, stale):
         path.write_text("half")
     _aged(stale, 0)
@@ -111,7 +115,7 @@ def test_a_write_under_way_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_leftovers_alone_are_found(tmp_path: Path) -> None:
-    stale = tmp_path / ".best.safetensors.x1"
+    stale = tmp_path / ".best.safetensors.x1_7k2ab"
     stale.write_text("half")
     _aged(stale, 0)
     remove(plan_removals(tmp_path).removals)
@@ -158,3 +162,74 @@ def test_a_file_that_only_lacks_tensors_is_not_deleted(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(3, device="meta")}, tmp_path / "shapes.pt")
     assert _planned(tmp_path) == {}
     assert set(_left(tmp_path)) == {"vocabulary.pt", "shapes.pt"}
+
+
+def test_hidden_backups_are_no_leftovers(tmp_path: Path) -> None:
+    """Of our own writes the name is known to the letter, and what was interrupted is torn."""
+    for name in (".model.pt.backup", ".model.pt.original", ".best.safetensors.bak", ".x.ckpt.1"):
+        torch.save(WEIGHTS, tmp_path / name)
+    save_file(WEIGHTS, tmp_path / ".best.safetensors.original")
+    save_file(WEIGHTS, tmp_path / "best.safetensors")
+    for path in tmp_path.iterdir():
+        _aged(path, 0)
+    assert _planned(tmp_path) == {}
+    reason = "named like an interrupted write, but it is whole: maybe a backup"
+    assert _left(tmp_path) == {".best.safetensors.original": reason}
+
+
+def test_what_our_own_writers_leave_behind_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names come from the writers themselves, killed where nothing can be tidied up."""
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    names = set()
+    for content in (b"", b"half"):
+        with suppress(KeyboardInterrupt), replacing(tmp_path / "best.safetensors") as temporary:
+            temporary.write_bytes(content)
+            names.add(temporary.name)
+            raise KeyboardInterrupt
+    save_file(WEIGHTS, tmp_path / "state.safetensors")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        mark_good(tmp_path)
+    for path in tmp_path.iterdir():
+        _aged(path, 0)
+    planned = _planned(tmp_path)
+    assert set(planned) == {*names, f".good.safetensors.{os.getpid()}"}
+    assert set(planned.values()) == {"left behind by an interrupted write"}
+
+
+def test_the_parts_of_one_model_are_not_taken_for_its_versions(tmp_path: Path) -> None:
+    for part in (1, 2, 3):
+        save_file(WEIGHTS, tmp_path / f"model-{part:05}-of-00003.safetensors")
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    assert _planned(tmp_path, keep=1) == {}
+    reason = "a part of a model in several files, not a version of it"
+    assert set(_left(tmp_path, keep=1).values()) == {reason}
+    assert len(_left(tmp_path, keep=1)) == 3
+    assert _left(tmp_path) == {}
+
+
+def test_a_broken_part_of_a_model_goes(tmp_path: Path) -> None:
+    save_file(BROKEN, tmp_path / "model-00001-of-00002.safetensors")
+    assert set(_planned(tmp_path, keep=1)) == {"model-00001-of-00002.safetensors"}
+
+
+def test_versions_of_a_custom_task_are_counted_and_go_with_their_sidecars(tmp_path: Path) -> None:
+    for age, name in enumerate(("best", "last", "older")):
+        saved = ModelCheckpoint("package.module:build", {}, WEIGHTS, 1, {})
+        save_checkpoint(saved, tmp_path / f"{name}.safetensors")
+        _aged(tmp_path / f"{name}.safetensors", age)
+    assert json.loads((tmp_path / "best.json").read_text())["schema"] == MODEL_SCHEMA
+    write_sealed(tmp_path / "state.safetensors", WEIGHTS, {"step": 7}, fix="-")
+    plan = plan_removals(tmp_path, keep=1)
+    assert {f.path.name for f in plan.removals} == {"last.safetensors", "older.safetensors"}
+    (tmp_path / "older.json").write_text(json.dumps({"mine": SCHEMA}))
+    remove(plan.removals)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "best.json", "best.safetensors", "older.json", "state.safetensors",
+    }  # fmt: skip

@@ -143,7 +143,7 @@ def runs(tmp_path: Path) -> Path:
         path.with_suffix(".json").write_text(f'{{"schema": "{SCHEMA}"}}')
         os.utime(path, (10_000 - age, 10_000 - age))
     save_file(_weights(**{"a.bias": _nan()}), tmp_path / "a" / "broken.safetensors")
-    leftover = tmp_path / "b" / ".best.safetensors.x1"
+    leftover = tmp_path / "b" / ".best.safetensors.x1_7k2ab"
     leftover.write_text("half")
     os.utime(leftover, (10_000, 10_000))
     (tmp_path / "b" / "notes.txt").write_text("keep me")
@@ -153,14 +153,15 @@ def runs(tmp_path: Path) -> Path:
 
 def test_clean_plans_invalid_files_and_leftovers_only(runs: Path) -> None:
     planned = {str(r.path.relative_to(runs)): r.reason for r in plan_removals(runs).removals}
-    assert set(planned) == {"a/broken.safetensors", "b/.best.safetensors.x1"}
+    assert set(planned) == {"a/broken.safetensors", "b/.best.safetensors.x1_7k2ab"}
     assert "INVALID: not finite: a.bias" in planned["a/broken.safetensors"]
 
 
 def test_clean_never_plans_the_only_valid_one(runs: Path) -> None:
     planned = {str(r.path.relative_to(runs)) for r in plan_removals(runs, keep=1).removals}
     assert planned == {
-        "a/broken.safetensors", "a/last.safetensors", "a/old.safetensors", "b/.best.safetensors.x1",
+        "a/broken.safetensors", "a/last.safetensors", "a/old.safetensors",
+        "b/.best.safetensors.x1_7k2ab",
     }  # fmt: skip
     with pytest.raises(UsageError, match="keep 0"):
         plan_removals(runs, keep=0)
