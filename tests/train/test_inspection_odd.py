@@ -13,8 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
-from train.inspection.kinds import find_checkpoints, inspect_file
+from swipe.errors import GateError
+from train.cleaning import plan_removals
+from train.cli import app
+from train.inspection import kinds
+from train.inspection.kinds import Kind, find_checkpoints, inspect_file
+from train.inspection.verdict import Inspection
 
 NAN = float("nan")
 GOOD = torch.arange(12.0).reshape(4, 3)
@@ -283,3 +289,51 @@ def test_a_value_repeated_by_expand_does_not_fill_the_memory(tmp_path: Path) -> 
     found = inspect_file(_saved(tmp_path / "x.pt", {"w": wide}), stats=True)
     assert found.valid
     assert found.values == 1
+
+
+def _raw(path: Path, dtype: str, size: int) -> Path:
+    """A whole safetensors file of 16 zeros of a type, which need not be one that torch knows."""
+    entry = {"dtype": dtype, "shape": [16], "data_offsets": [0, size]}
+    header = json.dumps({"w": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "says"),
+    [("F4", 8, "torch cannot compute with w of float4_e2m1fn_x2"), ("F6_E2M3", 12, "F6_E2M3")],
+)
+def test_a_type_that_cannot_be_computed_with_is_unchecked_and_the_others_are_looked_at(
+    tmp_path: Path, dtype: str, size: int, says: str
+) -> None:
+    """What is whole, but cannot be looked into, is not proven broken either."""
+    odd = _raw(tmp_path / "odd.safetensors", dtype, size)
+    save_file({"w": torch.tensor([NAN])}, tmp_path / "bad.safetensors")
+    found = inspect_file(odd, stats=True)
+    assert (found.verdict, found.reasons, found.warnings) == ("UNCHECKED", (), ())
+    assert says in found.unchecked
+    assert found.mend.startswith("check it with a newer ")
+    plan = plan_removals(tmp_path)
+    assert [finding.path.name for finding in plan.removals] == ["bad.safetensors"]
+    assert [finding.path.name for finding in plan.left] == ["odd.safetensors"]
+    done = CliRunner().invoke(app, ["check", "--all", str(tmp_path)])
+    assert isinstance(done.exception, GateError)
+    assert "UNCHECKED" in done.stdout
+
+
+def test_nan_beside_a_type_that_cannot_be_computed_with_is_found(tmp_path: Path) -> None:
+    odd = torch.zeros(8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    found = inspect_file(_saved(tmp_path / "x.pt", {"a": odd, "b": torch.tensor([NAN])}))
+    assert found.reasons == ("not finite: b: 1 NaN and 0 Inf of 1 values",)
+
+
+def test_an_inspector_that_torch_fails_leaves_its_file_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path, stats: bool) -> Inspection:
+        raise NotImplementedError("no such kernel\nC++ trace")
+
+    kind = Kind("x", lambda path: True, failing)
+    monkeypatch.setattr(kinds, "known_kinds", lambda: (kind,))
+    found = inspect_file(tmp_path / "x")
+    assert (found.verdict, found.unchecked) == ("UNCHECKED", "it cannot be judged: no such kernel")

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from swipe.errors import GateError
+from swipe.errors import GateError, UsageError
 from train.inspection.flatten import flatten
 from train.inspection.losses import losses
 from train.inspection.verdict import Inspection, judge, unchecked
@@ -66,7 +66,16 @@ class _Stored(Mapping[str, Tensor]):
         self._names: list[str] = list(handle.keys())
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._handle.get_tensor(name)
+        from safetensors import SafetensorError
+
+        try:
+            tensor: Tensor = self._handle.get_tensor(name)
+        except SafetensorError as error:
+            # The file is whole, or it would not have been opened: its type is not known here.
+            raise UsageError(
+                f"{name} cannot be looked into: {error}",
+                fix="check it with a newer safetensors, or with the library that wrote it",
+            ) from error
         return tensor
 
     def __iter__(self) -> Iterator[str]:

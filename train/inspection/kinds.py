@@ -76,7 +76,7 @@ def inspect_file(path: Path, *, stats: bool = False) -> Inspection:
         if kind.claims(path):
             try:
                 return kind.inspect(path, stats)
-            except (SwipeError, OSError, MemoryError) as error:
+            except (SwipeError, OSError, MemoryError, RuntimeError) as error:
                 return unchecked(path, error)
     described = "; ".join(kind.description for kind in known_kinds())
     if not path.is_dir():

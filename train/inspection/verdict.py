@@ -27,6 +27,7 @@ SUSPICIOUS_MAGNITUDE: Final = 1e4
 NOT_NEGATIVE: Final = ("running_var", "exp_avg_sq", "max_exp_avg_sq")
 """Last names of tensors whose square root is taken: a negative value becomes NaN in use."""
 _PIECE: Final = 1 << 22
+_NEWER: Final = "check it with a newer torch, or with the library that wrote it"
 
 Verdict = Literal["VALID", "INVALID", "UNCHECKED"]
 
@@ -92,7 +93,7 @@ class Inspection:
         return {"verdict": self.verdict, "valid": self.valid, **asdict(self)}
 
 
-def unchecked(path: Path, error: SwipeError | OSError | MemoryError) -> Inspection:
+def unchecked(path: Path, error: SwipeError | OSError | MemoryError | RuntimeError) -> Inspection:
     """The inspection of a file that could not be looked at, because of `error`."""
     if isinstance(error, SwipeError):
         missing = error.exit_code == ExitCode.MISSING
@@ -100,6 +101,8 @@ def unchecked(path: Path, error: SwipeError | OSError | MemoryError) -> Inspecti
     if isinstance(error, MemoryError):
         mend = "check it on a machine with more memory"
         return Inspection(str(path), unchecked="it does not fit into the memory", mend=mend)
+    if isinstance(error, RuntimeError):
+        return Inspection(str(path), unchecked=f"it cannot be judged: {_said(error)}", mend=_NEWER)
     reason = f"it cannot be read: {error.strerror or error}"
     return Inspection(str(path), unchecked=reason, mend="check its permissions, and the disk")
 
@@ -125,6 +128,7 @@ def judge(
     damaged = bool(against)
     against += [f"recorded {name} is {value:g}" for name, value in recorded if absurd(value)]
     rows: list[TensorStats] = []
+    unknown: list[str] = []
     values, floats, largest = 0, 0, 0.0
     bad, finite, whole = False, True, True
     for name, tensor in tensors.items():
@@ -135,8 +139,14 @@ def judge(
             continue
         if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
             continue
+        try:
+            low, high = _range(tensor)
+        except RuntimeError as error:  # a type that torch stores, but has no arithmetic for
+            kind = str(tensor.dtype).removeprefix("torch.")
+            unknown.append(f"torch cannot compute with {name} of {kind}: {_said(error)}")
+            whole = False
+            continue
         floats += 1
-        low, high = _range(tensor)
         magnitude = max(-low, high)
         largest = max(largest, magnitude)
         # First, since the loss of a run not yet evaluated is Inf while its weights are sound.
@@ -163,12 +173,19 @@ def judge(
         path=str(path),
         reasons=tuple(against),
         warnings=tuple(odd),
+        unchecked=unknown[0] if unknown else "",
+        mend=_NEWER if unknown else "",
         refused=bool(against) and not damaged and not bad,
         tensors=len(tensors),
         values=values,
         sha256=digest("", tensors) if whole else None,
         stats=tuple(sorted(rows, key=lambda row: row.name)) if finite else (),
     )
+
+
+def _said(error: RuntimeError) -> str:
+    """The first line of an error, since torch appends the trace of its own C++."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _range(tensor: Tensor) -> tuple[float, float]:
