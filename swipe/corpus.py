@@ -17,6 +17,7 @@ from swipe.files import sha256_file
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import wordfreq_lexicon
+from swipe.paths import is_folder
 from swipe.prepared import RECORD, PreparedGestures, open_prepared
 from swipe.sources import SYNTHETIC, Corpus, read_corpus
 from swipe.synthesis import synthesize
@@ -36,7 +37,7 @@ def load_corpus(spec: str, layout: Layout, *, seed: int = 0, first_writer: int =
     _, _, count = spec.partition(":")
     if not is_synthetic(spec):
         path = Path(spec)
-        return _open(path, layout) if path.is_dir() else read_corpus(path, layout.letters)
+        return _open(path, layout) if is_folder(path) else read_corpus(path, layout.letters)
     if count and not count.isdecimal():
         raise DataError(f"{count!r} is not a number of swipes", fix="write e.g. synthetic:20000")
     swipes = int(count) if count else SYNTHETIC_SWIPES
@@ -57,7 +58,7 @@ def corpus_digest(spec: str) -> str:
     """
     path = Path(spec)
     try:
-        return sha256_file(path / RECORD if path.is_dir() else path)
+        return sha256_file(path / RECORD if is_folder(path) else path)
     except OSError as error:
         raise DataError(f"cannot read {spec}: {error.strerror}", fix="name a corpus") from error
 

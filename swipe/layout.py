@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from swipe.contract import ALPHABET, ModelContract
 from swipe.errors import DataError
 from swipe.files import write_text_atomic
+from swipe.paths import is_file
 
 KEY_WIDTH: Final = 0.1
 KEY_HEIGHT: Final = 1.0 / 3.0
@@ -162,7 +163,7 @@ def load_layout(spec: str) -> Layout:
     if spec in _ROWS:
         return _built_in(spec)
     path = Path(spec)
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             f"no layout {spec!r}",
             fix=f"use one of {', '.join(BUILT_IN)}, or the path of a layout JSON file",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from swipe.contract import ALPHABET
 from swipe.errors import DataError, MissingError
 from swipe.gesture import swiped_letters
+from swipe.paths import is_file
 from swipe.trie import Endings, Trie, build_trie, find_endings
 
 WORDFREQ: Final = "wordfreq"
@@ -107,7 +108,7 @@ def load_lexicon(spec: str) -> Lexicon:
             raise DataError(f"{count!r} is not a number of words", fix="write e.g. wordfreq:300000")
         return wordfreq_lexicon(int(count) if count else WORDFREQ_WORDS)
     path = Path(spec)
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             f"no lexicon {spec}",
             fix="give the path of a .combined(.gz) or .txt word list, or wordfreq[:COUNT]",

@@ -31,6 +31,7 @@ from swipe.features import trajectories
 from swipe.files import replacing, replacing_folder, sha256_file, write_text_atomic
 from swipe.gesture import Gesture, defect, letter_miss
 from swipe.layout import Layout
+from swipe.paths import is_file, is_folder
 from swipe.prepared import (
     FORMAT,
     GROUPS_PER_PART,
@@ -67,7 +68,7 @@ def read_sources(paths: Iterable[Path], letters: str = ALPHABET) -> Iterator[Ges
     """
     seen = Seen()
     for path in chain.from_iterable(map(_logs_or_itself, paths)):
-        if path.is_dir():
+        if is_folder(path):
             for number, gesture in enumerate(prepared_rows(path), start=1):
                 reason = defect(gesture, letters) or seen.repeated(gesture)
                 yield (
@@ -87,7 +88,7 @@ def _is_prepared(folder: Path) -> bool:
 
 def _logs_or_itself(path: Path) -> list[Path]:
     """The logs of a folder that is not prepared and holds some, by name; else the path itself."""
-    prepared = (path / RECORD).is_file() or not path.is_dir()
+    prepared = is_file(path / RECORD) or not is_folder(path)
     return [path] if prepared else sorted(path.glob("*.log")) or [path]
 
 

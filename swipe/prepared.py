@@ -42,6 +42,7 @@ from swipe.errors import DataError
 from swipe.files import sha256_file
 from swipe.gesture import Gesture
 from swipe.layout import Layout
+from swipe.paths import is_file
 from swipe.sources import Corpus, summary_line
 
 FORMAT: Final = "swipe-corpus/1"
@@ -312,7 +313,7 @@ def open_prepared(path: Path) -> PreparedCorpus:
         DataError: it is no complete prepared corpus, or one of another feature recipe.
     """
     file = path / RECORD
-    if not file.is_file():
+    if not is_file(file):
         raise DataError(
             f"{path} is no prepared corpus: it holds no {RECORD}",
             fix="write one with: swipe-data prepare SOURCE... FOLDER",
@@ -328,7 +329,7 @@ def open_prepared(path: Path) -> PreparedCorpus:
             fix="make the folder again from its sources: swipe-data prepare SOURCE... FOLDER",
         )
     for part in record.parts:
-        if not (path / part.name).is_file():
+        if not is_file(path / part.name):
             raise DataError(f"{path} is incomplete: {part.name} is missing", fix=_AGAIN)
     gestures = PreparedGestures(Shards(path, record), np.arange(record.swipes, dtype=np.int32))
     return PreparedCorpus(record.label, gestures, record=record)

@@ -17,6 +17,7 @@ from swipe.decode import DEFAULT_PRESET, DecoderPreset
 from swipe.errors import ConfigError, GateError, UsageError
 from swipe.files import write_text_atomic
 from swipe.lexicon import Lexicon
+from swipe.paths import is_file
 
 SCHEMA: Final = "swipe-export/preset/1"
 SUFFIX: Final = ".preset.json"
@@ -116,7 +117,7 @@ def load_preset(path: Path) -> TunedPreset:
         UsageError: there is no such file.
         GateError: it is damaged, or of another schema.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"no preset {path}", fix="write one with swipe-train tune-decoder")
     try:
         record = json.loads(path.read_bytes())

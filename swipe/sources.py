@@ -28,6 +28,7 @@ from swipe.contract import ALPHABET
 from swipe.errors import DataError
 from swipe.files import replacing, write_text_atomic
 from swipe.gesture import Gesture, defect, swiped_letters
+from swipe.paths import is_file
 
 FUTO_MAX_DISTANCE: Final = 1000.0
 """FUTO's own path-distance score; rows at or above it are noise by the corpus's documentation."""
@@ -166,7 +167,7 @@ def read_rows(
     Raises:
         DataError: no such file, unknown suffix, or (while reading) a damaged archive.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"no data file {path}", fix="check the path, or use synthetic[:COUNT]")
     if path.name.endswith(".log"):
         items = parse_how_we_swipe_log(_lines(path), writer=path.stem, letters=letters, seen=seen)

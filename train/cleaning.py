@@ -9,6 +9,7 @@ and what they point to, and leftovers so new that a run may still be writing the
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections import defaultdict
@@ -20,6 +21,7 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 
 from swipe.errors import UsageError
+from swipe.paths import is_folder
 from train.checkpoint import MODEL_SCHEMA, SCHEMA
 from train.inspection.files import SAFETENSORS, SUFFIXES
 from train.inspection.kinds import find_checkpoints, inspect_file
@@ -70,7 +72,7 @@ def plan_removals(folder: Path, keep: int | None = None) -> Plan:
     """
     if keep is not None and keep < 1:
         raise UsageError(f"keep {keep} checkpoints", fix="keep at least one")
-    removals, left = _leftovers(folder)
+    removals, left = _leftovers(folder) if is_folder(folder) else ([], [])
     try:
         found = find_checkpoints(folder)
     except UsageError:
@@ -81,7 +83,7 @@ def plan_removals(folder: Path, keep: int | None = None) -> Plan:
     for path in found:
         inspection = inspect_file(path)
         verdict = f"{inspection.verdict}: {[*inspection.reasons, inspection.unchecked][0]}"
-        if path.is_file() and path.suffix in SUFFIXES and not path.is_symlink():
+        if path.suffix in SUFFIXES and os.path.isfile(path) and not path.is_symlink():
             if inspection.valid:
                 valid[path.parent].append(path)
             elif inspection.reasons and not inspection.refused:
@@ -175,9 +177,10 @@ def _is_state(path: Path) -> bool:
 
 
 def _what(path: Path) -> str:
-    if path.is_symlink():
+    # Of what may not be looked at, os.path says False where Path raises.
+    if os.path.islink(path):
         return "a link"
-    return "a folder" if path.is_dir() else f"a {path.suffix} file"
+    return "a folder" if os.path.isdir(path) else f"a {path.suffix} file"
 
 
 def _is_ours(sidecar: Path) -> bool:

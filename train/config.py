@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from swipe.errors import ConfigError
 from swipe.files import write_text_atomic
+from swipe.paths import is_file
 from train.models.spec import DEFAULT, UNKNOWN_MODEL, ModelSpec, TcnSpec
 
 PRESETS: Final = ("nano", "base", "large", "transformer", "nano-words", "base-words")
@@ -179,6 +180,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> TrainConf
 
     Raises:
         ConfigError: no such preset or file, not TOML, an unknown key, or a value out of range.
+        DataError: the file's name is too long, or it lies where it may not be looked at.
     """
     fields, overrides = _read(name), overrides or {}
     described = fields.get("model", {})
@@ -281,7 +283,7 @@ def _read(name: str) -> dict[str, Any]:
         text = resources.files("train").joinpath("configs", f"{name}.toml").read_text("utf-8")
     else:
         path = Path(name)
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError(
                 f"no configuration {name!r}",
                 fix=f"use one of {', '.join(PRESETS)}, or the path of a TOML file",

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from swipe_train_command import SwipeTrain
 from torch import Tensor
 from typer.testing import CliRunner
 
-from swipe.errors import GateError
+from swipe.errors import GateError, UsageError
 from train.cleaning import plan_removals
 from train.cli import app
 from train.inspection import kinds
@@ -337,3 +338,46 @@ def test_an_inspector_that_torch_fails_leaves_its_file_unchecked(
     monkeypatch.setattr(kinds, "known_kinds", lambda: (kind,))
     found = inspect_file(tmp_path / "x")
     assert (found.verdict, found.unchecked) == ("UNCHECKED", "it cannot be judged: no such kernel")
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may be listed, but not entered; root may, so the refusal is played."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    _saved(folder / "x.pt", {"w": GOOD})
+    stat = os.stat
+
+    def guarded(path: Any, *arguments: Any, **options: Any) -> Any:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, os.strerror(13), str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    return folder
+
+
+def test_what_lies_in_a_folder_that_may_not_be_entered_is_unchecked(
+    tmp_path: Path, closed: Path
+) -> None:
+    found = inspect_file(closed / "x.pt")
+    assert (found.verdict, found.mend) == (
+        "UNCHECKED", "check the permissions of the folders it lies in",
+    )  # fmt: skip
+    assert inspect_file(closed / "x.txt").verdict == "UNCHECKED"
+    with pytest.raises(UsageError, match="cannot be looked at: Permission denied"):
+        find_checkpoints(closed / "runs")
+    _saved(tmp_path / "y.pt", {"w": GOOD})
+    assert find_checkpoints(tmp_path) == [closed, tmp_path / "y.pt"]
+    assert inspect_file(closed).unchecked == "it cannot be read: Permission denied"
+    plan = plan_removals(tmp_path)
+    assert (plan.removals, [finding.path for finding in plan.left]) == ((), [closed])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".txt", ""])
+def test_a_name_too_long_for_a_file_is_no_crash(swipe_train: SwipeTrain, suffix: str) -> None:
+    done = swipe_train("check", "n" * 300 + suffix)
+    assert done.code == 2
+    assert "one of its names is too long to be a file's" in done.err
+    for command in (["check", "--all"], ["clean"]):
+        assert swipe_train(*command, "n" * 300 + suffix).code == 2

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from swipe.errors import SwipeError, UsageError
+from swipe.paths import is_file, is_folder
 from swipe.plugins import offers
 from train.inspection.files import SUFFIXES, inspect_checkpoint
 from train.inspection.verdict import Inspection, unchecked
@@ -42,7 +43,7 @@ class Kind:
 
 CHECKPOINT: Final = Kind(
     ", ".join(SUFFIXES),
-    lambda path: path.suffix in SUFFIXES and (path.is_file() or path.is_symlink()),
+    lambda path: path.suffix in SUFFIXES and (is_file(path) or path.is_symlink()),
     inspect_checkpoint,
 )
 
@@ -72,19 +73,21 @@ def inspect_file(path: Path, *, stats: bool = False) -> Inspection:
     Raises:
         UsageError: there is no such file, or it is of no known kind.
     """
-    for kind in known_kinds():
-        if kind.claims(path):
-            try:
+    kinds = known_kinds()
+    try:
+        folder = is_folder(path)
+        for kind in kinds:
+            if kind.claims(path):
                 return kind.inspect(path, stats)
-            except (SwipeError, OSError, MemoryError, RuntimeError) as error:
-                return unchecked(path, error)
-    described = "; ".join(kind.description for kind in known_kinds())
-    if not path.is_dir():
+    except (SwipeError, OSError, MemoryError, RuntimeError) as error:
+        return unchecked(path, error)
+    described = "; ".join(kind.description for kind in kinds)
+    if not folder:
         raise UsageError(f"no checkpoint {path}", fix=f"name one of these: {described}")
     if path.suffix in SUFFIXES:
         return inspect_checkpoint(path, stats)
     try:
-        os.scandir(path).close()
+        _require_open(path)
     except OSError as error:
         return unchecked(path, error)
     raise UsageError(f"{path} is a folder", fix=f"look into it with --all {path}")
@@ -97,9 +100,9 @@ def find_checkpoints(folder: Path) -> list[Path]:
     among them, and virtual environments are passed over: what lies there is a program's own.
 
     Raises:
-        UsageError: there is no such folder, or nothing to inspect in it.
+        UsageError: there is no such folder, it may not be looked at, or it holds nothing of use.
     """
-    found = sorted(_walk(folder)) if folder.is_dir() else []
+    found = sorted(_walk(folder)) if is_folder(folder) else []
     if not found:
         described = "; ".join(kind.description for kind in known_kinds())
         raise UsageError(f"no checkpoint below {folder}", fix=f"look elsewhere for: {described}")
@@ -108,10 +111,11 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     kinds = known_kinds()
-    if any(kind.claims(folder) for kind in kinds):
-        yield folder
-        return
     try:
+        _require_open(folder)
+        if any(kind.claims(folder) for kind in kinds):
+            yield folder
+            return
         with os.scandir(folder) as entries:
             children = [Path(entry) for entry in entries if not entry.name.startswith(".")]
     except OSError:
@@ -120,9 +124,20 @@ def _walk(folder: Path) -> Iterator[Path]:
     if any(child.name == "pyvenv.cfg" for child in children):
         return
     for path in children:
-        if path.is_dir() and not path.is_symlink():
+        try:
+            is_dir = path.is_dir()
+        except OSError:
+            yield path
+            continue
+        if is_dir and not path.is_symlink():
             if path.suffix in SUFFIXES:
                 yield path
             yield from _walk(path)
-        elif not path.is_dir() and any(kind.claims(path) for kind in kinds):
+        elif not is_dir and any(kind.claims(path) for kind in kinds):
             yield path
+
+
+def _require_open(folder: Path) -> None:
+    """Raise OSError for a folder that may not be listed, or may be listed and not entered."""
+    os.scandir(folder).close()
+    os.stat(os.path.join(folder, os.curdir))
