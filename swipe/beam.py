@@ -20,8 +20,9 @@ from __future__ import annotations
 import heapq
 import math
 
-import numba
 import numpy as np
+
+from swipe.compiled import compiled
 
 _NEVER = -math.inf
 
@@ -33,7 +34,7 @@ _ROOM = 512
 """Prefixes that there is room for at first; it doubles when they are more."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def child_of(first_child, child_mask, node, c):  # type: ignore[no-untyped-def]
     """Index of the child by class `c`, or -1; the arrays are those of `swipe.trie.Trie`."""
     mask = child_mask[node]
@@ -48,7 +49,7 @@ def child_of(first_child, child_mask, node, c):  # type: ignore[no-untyped-def]
     return first_child[node] + count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def forecast(probs, longest):  # type: ignore[no-untyped-def]
     """Probability that the remaining frames give k more letters: those that make it the highest.
 
@@ -92,7 +93,7 @@ def forecast(probs, longest):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def _dot(a, b):  # type: ignore[no-untyped-def]
     """Sum of products; in whatever order, so that it is compiled to vector instructions."""
     total = 0.0
@@ -101,7 +102,7 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def search(  # type: ignore[no-untyped-def]
     probs, log_scale, first_child, child_mask, letter, depth, word, start, ending, bonus,
     length_bits, most_doubles, extensions, floor, gamma, double_share, n,
@@ -194,7 +195,7 @@ def search(  # type: ignore[no-untyped-def]
     return words[:found], scores[:found]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _follow(columns, begin, last, after_blank, after_any):  # type: ignore[no-untyped-def]
     """Probability of having spelled the prefix before each frame: ending in blank, and in all.
 
@@ -210,7 +211,7 @@ def _follow(columns, begin, last, after_blank, after_any):  # type: ignore[no-un
             in_letter = in_letter * columns[last, t] + begin[t]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _worthwhile(  # type: ignore[no-untyped-def]
     reach, worst, first, stop, ending, bonus, weight, length_bits, doubled_gain
 ):
@@ -230,7 +231,7 @@ def _worthwhile(  # type: ignore[no-untyped-def]
     return begin, end
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _bound(  # type: ignore[no-untyped-def]
     reach, least, log_scale, depth, first, stop, ending, bonus, weight, length_bits, double_share
 ):
@@ -258,7 +259,7 @@ def _bound(  # type: ignore[no-untyped-def]
     return bound, urgency
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _insert(words, scores, word, score):  # type: ignore[no-untyped-def]
     """Put a word in its place among the best, if it is one of them; of equal ones after them."""
     at = len(scores)

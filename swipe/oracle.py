@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from swipe.beam import child_of
+from swipe.compiled import compiled
 from swipe.decode import DecoderPreset, require_sound, tempered
 from swipe.lexicon import Lexicon
 
@@ -67,7 +67,7 @@ def weigh(ctc: NDArray[np.float64], lexicon: Lexicon, preset: DecoderPreset) -> 
     return ranking
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _exact(  # type: ignore[no-untyped-def]
     probs, first_child, child_mask, letter, depth, word, count, double_share
 ):

@@ -21,10 +21,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from swipe.compiled import compiled
 from swipe.layout import KEY_HEIGHT, KEY_WIDTH
 
 _UNIT: Final = np.array([KEY_WIDTH, KEY_HEIGHT])
@@ -87,7 +87,7 @@ def _in_keys(points: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.ascontiguousarray(points / _UNIT, dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _align(points, keys, lengths, times):  # type: ignore[no-untyped-def]
     count = points.shape[1]
     best = np.empty((keys.shape[1], count))
@@ -109,7 +109,7 @@ def _align(points, keys, lengths, times):  # type: ignore[no-untyped-def]
             times[b, i] = t
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _carry(points, old, new, lengths, times, carried):  # type: ignore[no-untyped-def]
     count = points.shape[1]
     width = old.shape[1]
@@ -143,7 +143,7 @@ def _carry(points, old, new, lengths, times, carried):  # type: ignore[no-untype
             _carry_leg(points[b], times[b, i], times[b, i + 1], start[i], start[i + 1], carried[b])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _inside(path, i):  # type: ignore[no-untyped-def]
     """Sum of the unit vectors from letter `i` to its neighbours: points into the turn."""
     x, y = 0.0, 0.0
@@ -156,7 +156,7 @@ def _inside(path, i):  # type: ignore[no-untyped-def]
     return x, y
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _carry_leg(points, begin, end, to_begin, to_end, carried):  # type: ignore[no-untyped-def]
     """Points `begin` to `end` (not included), carried so that the leg runs between the targets."""
     dx, dy = points[end, 0] - points[begin, 0], points[end, 1] - points[begin, 1]
