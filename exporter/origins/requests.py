@@ -5,6 +5,7 @@ Light on purpose: with everything in the cache, nothing is opened and no torch i
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +77,8 @@ class SwipeRequest:
     def parts(self) -> dict[str, Any]:
         """See `exporter.origins.Request.parts`."""
         file = checkpoint_file(self.checkpoint)
-        presets = [*sorted(file.parent.glob(f"{file.stem}.*preset.json"))]
+        # All that `swipe.presets` would look at, which itself is too heavy to import here.
+        presets = sorted(file.parent.glob(f"{glob.escape(file.stem)}.*preset.json"))
         return {
             "checkpoint": fingerprint.checkpoint(file),
             "data": fingerprint.content(self.data),

@@ -310,3 +310,18 @@ def test_everything_that_shapes_the_preparation_is_in_its_key(
     weights.write_bytes(weights.read_bytes() + b"\0")
     keys.add(_key(request.parts(), environment))
     assert len(keys) == 12
+
+
+def test_a_preset_beside_weights_whose_name_is_a_pattern_is_in_the_key(
+    tmp_path: Path, released: Path
+) -> None:
+    weights = tmp_path / "nano[1].safetensors"
+    weights.write_bytes(released.read_bytes())
+    before = SwipeRequest(weights).parts()["presets"]
+    (tmp_path / "nano1.preset.json").write_text("{}")  # of other weights
+    assert SwipeRequest(weights).parts()["presets"] == before == []
+    (tmp_path / "nano[1].preset.json").write_text("{}")
+    first = SwipeRequest(weights).parts()["presets"]
+    (tmp_path / "nano[1].preset.json").write_text("{ }")
+    assert len(first) == 1
+    assert SwipeRequest(weights).parts()["presets"] != first
