@@ -10,12 +10,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
 from swipe.console import console, errors
 from swipe.errors import ExitCode, SwipeError
+
+INTERRUPTED: Final = 130
+"""Exit code of a command that SIGINT or SIGTERM ended, as shells have it."""
 
 
 @dataclass(slots=True)
@@ -29,10 +32,10 @@ class Answer:
     """
 
     people: Console
-    exit_code: ExitCode = ExitCode.OK
+    exit_code: int = ExitCode.OK
     fields: dict[str, Any] = field(default_factory=dict)
 
-    def give(self, exit_code: ExitCode, fields: Mapping[str, Any]) -> None:
+    def give(self, exit_code: int, fields: Mapping[str, Any]) -> None:
         """Set the outcome."""
         self.exit_code = exit_code
         self.fields.update(fields)
@@ -50,6 +53,14 @@ def answering(verb: str, as_json: bool) -> Iterator[Answer]:
     except SwipeError as error:
         told = {"error": str(error), "kind": type(error).__name__, "fix": error.fix}
         answer.give(error.exit_code, told)
+        raise
+    except KeyboardInterrupt:
+        told = {"error": "interrupted", "kind": "KeyboardInterrupt", "fix": "run it again"}
+        answer.give(INTERRUPTED, told)
+        raise
+    except BaseException as error:
+        kind, fix = type(error).__name__, "please report it, with what --debug prints"
+        answer.give(ExitCode.BUG, {"error": f"{kind}: {error}", "kind": kind, "fix": fix})
         raise
     finally:
         if as_json:

@@ -24,9 +24,14 @@ def held(folder: Path, kind: str) -> Iterator[None]:
         kind: what such a folder is called, e.g. "bundle".
 
     Raises:
-        UsageError: another process holds it, or its parent cannot be written.
+        UsageError: another process holds it, its parent cannot be written, or it has none.
     """
     target = folder.resolve()
+    if not target.name:
+        raise UsageError(
+            f"{folder} is no place for a {kind}: nothing can be put beside it",
+            fix="choose a folder of its own with --out",
+        )
     path = target.with_name(f".{target.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

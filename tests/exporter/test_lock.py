@@ -56,6 +56,14 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         pytest.fail("held a file in a file")
 
 
+def test_the_root_of_the_disk_is_no_place_for_a_bundle() -> None:
+    with (
+        pytest.raises(UsageError, match="/ is no place for a bundle"),
+        held(Path("/"), "bundle"),
+    ):
+        pytest.fail("held the root")
+
+
 def test_an_export_holds_its_bundle(tmp_path: Path, released: Path) -> None:
     request = Request((find_target("onnx"),), SwipeRequest(released), tmp_path / "bundle")
     with (

@@ -60,6 +60,25 @@ def test_an_error_is_told_to_machines_and_passed_on(capsys: pytest.CaptureFixtur
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ValueError("a mistake"), 1, "ValueError: a mistake"),
+        (MemoryError("no more"), 1, "MemoryError: no more"),
+    ],
+)
+def test_what_nobody_expected_is_no_success_to_machines(
+    capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, told: str
+) -> None:
+    with pytest.raises(type(raised)), answering("all", as_json=True) as answer:
+        answer.give(ExitCode.UNVERIFIED, {"bundle": "b"})
+        raise raised
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["exit_code"] == code
+    assert outcome["error"] == told
+
+
 def test_people_get_no_object(capsys: pytest.CaptureFixture[str]) -> None:
     with answering("all", as_json=False) as answer:
         answer.people.print("for people")
