@@ -87,19 +87,27 @@ def native_set() -> RunnerSet:
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
     """A bundle of the released nano model: float ONNX in both views; copy it before altering it."""
+    return _published(tmp_path_factory.mktemp("published"), released, ("baked", "agnostic"))
+
+
+@pytest.fixture(scope="session")
+def published_all(tmp_path_factory: pytest.TempPathFactory, released: Path) -> Path:
+    """The same in every view that there is; text needs onnxruntime-extensions."""
+    pytest.importorskip("onnxruntime_extensions", reason="pip install 'swipe-export[text]'")
+    from exporter.views import VIEWS
+
+    views = tuple(view.name for view in VIEWS)
+    return _published(tmp_path_factory.mktemp("published_all"), released, views)
+
+
+def _published(folder: Path, released: Path, views: tuple[str, ...]) -> Path:
     from exporter.bundle import Request, export
     from exporter.origins.requests import SwipeRequest
     from exporter.policy import Policy
     from exporter.targets import find_target
 
-    out = tmp_path_factory.mktemp("published") / "bundle"
-    export(
-        Request(
-            (find_target("onnx"),),
-            SwipeRequest(released, data="synthetic:600", lexicon="wordfreq:5000", samples=100),
-            out,
-            Policy(quantize=False),
-        ),
-        say=lambda line: None,
-    )
+    out = folder / "bundle"
+    swipes = SwipeRequest(released, views, "synthetic:600", "wordfreq:5000", 100)
+    request = Request((find_target("onnx"),), swipes, out, Policy(quantize=False))
+    export(request, say=lambda line: None)
     return out

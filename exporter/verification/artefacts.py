@@ -106,7 +106,8 @@ def _wrong_signature(artefact: Artefact, expected: Expected) -> Iterator[str]:
     varies = any(isinstance(size, str) for tensor in described.inputs for size in tensor.shape)
     kinds = {"inputs": described.inputs}
     if not varies:  # formats name sizes of outputs that vary as they like
-        kinds["outputs"] = (described.output,)
+        text = () if described.text is None else (described.text,)
+        kinds["outputs"] = (*text, described.output)
     for kind, tensors in kinds.items():
         wanted: dict[str, list[int | str]] = {t.name: list(t.shape) for t in tensors}
         if not is_signature(found[kind], wanted):

@@ -19,6 +19,7 @@ from exporter.verification import Finding, Gate, Outcome, exit_code, verify
 from exporter.verification.consistency import leaves
 from exporter.verification.execution import ANOTHER_KIND, SAME_KIND, differences
 from exporter.verification.findings import judged, unknown
+from exporter.views import VIEWS
 from swipe.errors import ExitCode, GateError, MissingError, UsageError
 
 
@@ -37,6 +38,15 @@ def test_a_sound_bundle_is_verified_and_what_is_not_looked_at_is_said(published:
     shallow = verify(published, deep=False, lexicon=None, say=lambda line: None)
     assert _outcomes(shallow, Gate.EXECUTION) == {Outcome.CANNOT}
     assert exit_code(shallow) is ExitCode.OK
+
+
+@pytest.mark.slow
+def test_every_view_is_verified_and_executed_again(published_all: Path) -> None:
+    findings = verify(published_all, deep=True, lexicon=None, say=lambda line: None)
+    assert [f for f in findings if f.outcome is Outcome.REFUSED] == []
+    executed = {f.about for f in findings if f.gate is Gate.EXECUTION}
+    assert executed == {f"{view.stem}.fp32.onnx" for view in VIEWS}
+    assert exit_code(findings) is ExitCode.OK
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from exporter.manifest import FILE, PAGE, REPORT, SEAL, digest_of, read_manifest
 from exporter.report import write_report
 from exporter.targets import find_target
 from exporter.verification import Finding, Gate, Outcome, verify
-from exporter.views import BAKED
+from exporter.views import BAKED, TEXT
 from swipe.errors import GateError
 from swipe.files import sha256_file, size_bytes
 from train.checkpoint import load_checkpoint
@@ -245,6 +245,17 @@ def test_artefacts_of_two_views_exchanged(bundle: Path) -> None:
     _mend(bundle, BAKED_FILE)
     _mend(bundle, AGNOSTIC_FILE)
     assert _refused(bundle) == {Gate.METADATA, Gate.SIGNATURE}
+
+
+def test_an_artefact_whose_text_is_called_otherwise(published_all: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(published_all, tmp_path / "bundle"))
+    path = bundle / f"{TEXT.stem}.fp32.onnx"
+    model = onnx.load(path)
+    (writer,) = [node for node in model.graph.node if list(node.output) == ["text"]]
+    writer.output[0] = model.graph.output[0].name = "word"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    _mend(bundle, path.name)
+    assert _refused(bundle) == {Gate.SIGNATURE}
 
 
 def test_the_artefact_of_another_model(bundle: Path, released: Path) -> None:
