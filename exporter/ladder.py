@@ -68,7 +68,7 @@ class Recollection(Protocol):
         """The record of what `rung` determines, its artefact put into `folder`; None: unknown."""
 
     def keep_rung(self, rung: Mapping[str, Any], record: RungRecord, folder: Path) -> None:
-        """Remember `record`, whose artefact is in `folder`."""
+        """Remember `record`, whose artefact is in `folder`, if its verdict lasts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +239,8 @@ class _Ladder:
                 speed = self._speed(runner, subject)
                 verdict = self._with_speed(verdict, speed)
         except GateError as error:
-            verdict = refused(str(error))
+            # Why is not known: a library that ran out of memory raises the same.
+            verdict = replace(refused(str(error)), lasting=False)
         record = RungRecord(
             rung=rung.name,
             taken=False,
@@ -284,9 +285,10 @@ class _Ladder:
             return verdict
         if speed is None:
             return verdict.failing(["its speed cannot be measured here, and --require-faster asks"])
-        if not (speed.ratio < 1):
-            return verdict.failing([f"takes {speed.ratio:.2f} times as long as float"])
-        return verdict
+        if speed.ratio < 1:
+            return verdict
+        slow = verdict.failing([f"takes {speed.ratio:.2f} times as long as float"])
+        return replace(slow, lasting=verdict.status is Status.FAIL)
 
     def _name(self, subject: Subject, rung: Rung) -> str:
         return f"{self.target.name} {subject.name} {rung.name}"

@@ -6,7 +6,9 @@ Three things are kept, each found by everything that shapes it:
 * a **rung** of one format and view: its artefact and verdict; it survives a crash later on;
 * a **ladder** of one format and view: the final records: a repeated export starts no worker.
 
-What it leaves out: refused exports. An error is worked out again, since its cause may be gone.
+What it leaves out: what may come out otherwise the next time. An export that was refused, a rung
+that could not be built or opened, or was refused for its speed alone, and any ladder with such a
+rung, are worked out again, since the cause may be gone.
 """
 
 from __future__ import annotations
@@ -43,10 +45,12 @@ class Memory:
         kept = self.cache.recall(self._ladder_key(policy), folder)
         return None if kept is None else list(kept)
 
-    def keep_ladder(self, policy: Policy, records: Sequence[Record], folder: Path) -> None:
-        """Keep the final `records` of a ladder whose artefacts are in `folder`."""
-        files = [folder / record["file"] for record in records if record["file"] is not None]
-        self.cache.keep(self._ladder_key(policy), list(records), files)
+    def keep_ladder(self, policy: Policy, records: Sequence[RungRecord], folder: Path) -> None:
+        """Keep the final `records`, whose artefacts are in `folder`, where all of them last."""
+        if not all(record.verdict.lasting for record in records):
+            return
+        files = [folder / record.file for record in records if record.file is not None]
+        self.cache.keep(self._ladder_key(policy), list(map(to_record, records)), files)
 
     def _ladder_key(self, policy: Policy) -> str:
         decided = asdict(policy) if policy.quantize else {"quantize": False}
@@ -58,7 +62,9 @@ class Memory:
         return None if kept is None else from_record(kept["record"])
 
     def keep_rung(self, rung: Mapping[str, Any], record: RungRecord, folder: Path) -> None:
-        """Keep the `record` of a rung; its artefact is in `folder` unless it was refused."""
+        """Keep the `record` of a rung if it lasts; its artefact is in `folder` unless refused."""
+        if not record.verdict.lasting:
+            return
         files = [] if record.file is None else [folder / record.file]
         about = {"format": self.parts["format"], "view": self.parts["view"]}
         self.cache.keep(self._rung_key(rung), {**about, "record": to_record(record)}, files)

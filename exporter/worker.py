@@ -217,7 +217,7 @@ def build(job_folder: Path, job: Job, target_name: str, say: Say) -> Records:
         climbed = climb(target, subjects.subject(view), folder, job.policy, say, memory)
         records[view] = list(map(to_record, climbed))
         if memory is not None:
-            memory.keep_ladder(job.policy, records[view], folder)
+            memory.keep_ladder(job.policy, climbed, folder)
     return records
 
 

@@ -79,12 +79,15 @@ class Verdict:
         level: how far the artefact was checked.
         reasons: why it is not a pass; empty exactly for PASS.
         metrics: JSON-ready figures; None when there was nothing sound to measure.
+        lasting: whether it rests on what the artefact is. False where an error or the clock refused
+            it: memory may have run out, or the machine was busy.
     """
 
     status: Status
     level: Level
     reasons: tuple[str, ...]
     metrics: dict[str, Any] | None = None
+    lasting: bool = True
 
     def failing(self, reasons: Iterable[str]) -> Verdict:
         """This verdict, or a failure that also has these `reasons` if there are any."""
@@ -92,7 +95,7 @@ class Verdict:
         return replace(self, status=Status.FAIL, reasons=self.reasons + added) if added else self
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
+        """JSON-ready fields of the outcome."""
         return {
             "status": str(self.status),
             "level": str(self.level),

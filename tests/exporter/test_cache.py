@@ -15,7 +15,7 @@ from exporter import cache as caching
 from exporter import fingerprint
 from exporter.cache import ENTRY, Cache, default_folder, key_of
 from exporter.ladder import RungRecord
-from exporter.memory import Memory, durations
+from exporter.memory import Memory, durations, to_record
 from exporter.origins.requests import SwipeRequest
 from exporter.parity import Level, Status, Verdict
 from exporter.policy import Policy
@@ -271,12 +271,13 @@ def test_a_ladder_is_remembered_for_the_policy(cache: Cache, tmp_path: Path, int
     built = tmp_path / "built"
     _artefacts(built)
     memory = Memory(cache, {"format": "onnx", "view": "baked"})
-    records = [{"rung": "fp32", "file": "model.onnx", "taken": True}]
-    memory.keep_ladder(Policy(budget=0.5), records, built)
+    climbed = [_record("fp32", "model.onnx")]
+    records = json.loads(json.dumps(list(map(to_record, climbed))))
+    memory.keep_ladder(Policy(budget=0.5), climbed, built)
     assert memory.recall_ladder(Policy(budget=0.5), into) == records
     other = [Policy(budget=0.6), Policy(require_quantized=True), Policy(quantize=False)]
     assert [memory.recall_ladder(policy, into) for policy in other] == [None, None, None]
-    memory.keep_ladder(Policy(quantize=False), records, built)
+    memory.keep_ladder(Policy(quantize=False), climbed, built)
     # The budget is nobody's business when nothing is quantized.
     assert memory.recall_ladder(Policy(quantize=False, budget=3), into) == records
     assert set(asdict(Policy())) == {

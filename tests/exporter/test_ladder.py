@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from exporter.cache import Cache
 from exporter.evidence import Evidence, Refusal, Trial
 from exporter.formats import Format, Lowering, Runner, calls_of
-from exporter.ladder import RungRecord, climb
+from exporter.ladder import Recollection, RungRecord, climb
+from exporter.memory import Memory, to_record
 from exporter.parity import Answers, Kind, Level, Limits, Population, Reading, Status
 from exporter.parity.outputs import Outputs
 from exporter.policy import Policy
@@ -108,6 +111,7 @@ def _climb(
     executes_on: tuple[str, ...] = (),
     interpreted: bool = False,
     module: torch.nn.Module | None = None,
+    memory: Recollection | None = None,
 ) -> list[RungRecord]:
     quantized = replace(LIMITS, bounded=bounded)
     rungs = (
@@ -131,7 +135,7 @@ def _climb(
         {CONTRACT_KEY: "right"},
     )
     subject = Subject("baked", "model", job, evidence)
-    return climb(target, subject, folder, policy or Policy(budget=1.0), lambda line: None)
+    return climb(target, subject, folder, policy or Policy(budget=1.0), lambda line: None, memory)
 
 
 def _pretend(**changes: object) -> PretendFormat:
@@ -316,12 +320,13 @@ def test_tuning_that_finds_nothing_falls_back(tmp_path: Path) -> None:
     assert (int8.taken, int8.file, half.taken) == (False, None, True)
 
 
-def test_slower_than_float_is_shown_and_refused_where_faster_is_required(tmp_path: Path) -> None:
-    def slow(features: NDArray[np.float32]) -> NDArray[np.float32]:
-        time.sleep(0.002)
-        return _right(features)
+def _slowly(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    time.sleep(0.002)
+    return _right(features)
 
-    runners = {**_pretend().runners, "int8": slow}
+
+def test_slower_than_float_is_shown_and_refused_where_faster_is_required(tmp_path: Path) -> None:
+    runners = {**_pretend().runners, "int8": _slowly}
     int8, fp32 = _climb(tmp_path, _pretend(runners=runners))
     assert int8.taken
     assert int8.speed is not None
@@ -330,6 +335,70 @@ def test_slower_than_float_is_shown_and_refused_where_faster_is_required(tmp_pat
     int8, *_ = _climb(tmp_path, _pretend(runners=runners), Policy(budget=1.0, require_faster=True))
     assert not int8.taken
     assert "times as long as float" in int8.verdict.reasons[0]
+
+
+def _failing(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    raise LoweringError("cannot allocate", fix="-")
+
+
+def _silent(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.zeros_like(_right(features))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"broken": {"int8": LoweringError("out of memory", fix="-")}},
+        {"runners": {**dict.fromkeys(("half", "fp32"), _right), "int8": _failing}},
+        {"runners": {**dict.fromkeys(("half", "fp32"), _right), "int8": _slowly}},
+    ],
+    ids=["building", "executing", "speed"],
+)
+def test_a_refusal_whose_cause_may_be_gone_is_worked_out_again(
+    tmp_path: Path, trouble: dict[str, object]
+) -> None:
+    memory = Memory(Cache(tmp_path / "cache", print), {"format": "pretend", "view": "baked"})
+    policy = Policy(budget=1.0, require_faster="runners" in trouble)
+    folder = tmp_path / "first"
+    folder.mkdir()
+    refused = _climb(folder, _pretend(**trouble), policy, memory=memory)
+    assert not refused[0].verdict.lasting
+    memory.keep_ladder(policy, refused, folder)
+    folder = tmp_path / "second"
+    folder.mkdir()
+    assert memory.recall_ladder(policy, folder) is None
+    good = {"half": _right, "fp32": _slowly, "int8": _right}
+    pretend = _pretend(runners=good)
+    assert _climb(folder, pretend, policy, memory=memory)[0].taken
+    assert "int8" in pretend.built
+    assert "fp32" not in pretend.built
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"sizes": {"int8": 40, "half": 20, "fp32": 40}},
+        {"runners": {**dict.fromkeys(("half", "fp32"), _right), "int8": _silent}},
+    ],
+    ids=["size", "accuracy"],
+)
+def test_a_refusal_by_what_the_artefact_is_stands(
+    tmp_path: Path, refusal: dict[str, object]
+) -> None:
+    memory = Memory(Cache(tmp_path / "cache", print), {"format": "pretend", "view": "baked"})
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    policy = Policy(budget=1.0)
+    first = _climb(folders[0], _pretend(**refusal), policy, memory=memory)
+    assert (first[0].verdict.status, first[0].verdict.lasting) == (Status.FAIL, True)
+    memory.keep_ladder(policy, first, folders[0])
+    kept = memory.recall_ladder(policy, folders[1])
+    assert kept == json.loads(json.dumps(list(map(to_record, first))))
+    pretend = _pretend()
+    again = _climb(folders[1], pretend, policy, memory=memory)
+    assert [r.verdict.reasons for r in again] == [r.verdict.reasons for r in first]
+    assert pretend.built == []
 
 
 def test_an_artefact_that_accepts_what_it_has_to_refuse_is_refused(tmp_path: Path) -> None:
