@@ -7,25 +7,38 @@ verdict its figures, figures the number of swipes, a file name its rung, a level
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from exporter.manifest import Build, FormatEntry, Manifest, ModelSource, RungEntry, SwipeSource
-from exporter.parity import Cost, Level, Metrics, Status
+from exporter.manifest import (
+    Build,
+    FormatEntry,
+    Manifest,
+    ModelSource,
+    RungEntry,
+    Source,
+    SwipeSource,
+)
+from exporter.parity import Cost, Kind, Level, Metrics, Status
 from exporter.parity.outputs import misses
 from exporter.policy import Policy
 from exporter.targets import Target, find_target
 from exporter.verification.expected import stem_of
 from exporter.verification.findings import Finding, Gate, judged
+from exporter.words import SCORES
 from swipe.errors import SwipeError
 
 _METRICS = TypeAdapter(Metrics)
 EXPORTED: frozenset[str] = frozenset({Level.STRUCTURAL, Level.REFERENCE, Level.HOST})
 """Levels that an export reaches; the others are the bench's."""
+ROUNDING_MOST: Final = 1e-2
+"""Above the rounding error of any swipe model: released ones have 1e-5 to 2e-4. Limits grow with
+it, so a larger one would excuse any artefact. Anyone's model has outputs of any size."""
 
 
 def contradictions(manifest: Manifest) -> Iterator[Finding]:
@@ -51,10 +64,16 @@ def contradictions(manifest: Manifest) -> Iterator[Finding]:
             yield judged(Gate.FIGURES, name, _wrong_figures(manifest, rung.verdict.metrics))
             scores = rung.verdict.metrics.get("reference_scores")
             references.setdefault(entry.view in spelling, []).append(scores)
-    if references:
-        alike = all(scores == same[0] for same in references.values() for scores in same)
-        reasons = () if alike else ("PyTorch's own scores differ from rung to rung",)
-        yield judged(Gate.FIGURES, "PyTorch", reasons)
+    reasons = list(_wrong_rounding(manifest.source))
+    if not all(scores == same[0] for same in references.values() for scores in same):
+        reasons.append("PyTorch's own scores differ from rung to rung")
+    yield judged(Gate.FIGURES, "PyTorch", reasons)
+
+
+def _wrong_rounding(source: Source) -> Iterator[str]:
+    most = ROUNDING_MOST if isinstance(source, SwipeSource) else sys.float_info.max
+    if not (0 <= source.reference_rounding <= most):
+        yield f"its own rounding error is {source.reference_rounding}, none is above {most:g}"
 
 
 def _unknown_entries(manifest: Manifest) -> Iterator[str]:
@@ -182,6 +201,8 @@ def _wrong_figures(manifest: Manifest, figures: dict[str, Any]) -> Iterator[str]
     for name, value in leaves(asdict(metrics)):
         if not math.isfinite(value):
             yield f"{name} is {value}"
+    yield from _wrong_presence(manifest.source, metrics)
+    yield from _impossible(metrics)
     shares = {
         "greedy_agreement": metrics.greedy_agreement,
         "word_agreement": metrics.word_agreement,
@@ -199,6 +220,50 @@ def _wrong_figures(manifest: Manifest, figures: dict[str, Any]) -> Iterator[str]
     if metrics.cost is not None:
         recorded_bound = figures["cost"].get("bound", math.nan)
         yield from _wrong_cost(metrics, metrics.cost, recorded_bound)
+
+
+def _wrong_presence(source: SwipeSource | ModelSource, metrics: Metrics) -> Iterator[str]:
+    """Figures that outputs of this kind always have and are not there, or the reverse."""
+    if isinstance(source, SwipeSource):
+        scores = set(SCORES)
+        decided = spelled = True
+        if metrics.word_agreement is None:
+            yield "word_agreement is not there"
+    else:
+        scores = set() if source.metric is None else {source.metric}
+        kind = Kind(source.outputs)
+        decided, spelled = kind is not Kind.VALUES, kind is Kind.CTC
+    for name, figure, belongs in (
+        ("agreement", metrics.agreement, decided),
+        ("greedy_agreement", metrics.greedy_agreement, spelled),
+        ("greedy_edits", metrics.greedy_edits, spelled),
+        ("cost", metrics.cost, bool(scores)),
+    ):
+        if (figure is not None) != belongs:
+            yield f"{name} is {'not there' if belongs else 'there, and outputs have none'}"
+    for whose, found in (("", metrics.scores), ("PyTorch's ", metrics.reference_scores)):
+        if set(found) != scores:
+            yield f"{whose}scores are {sorted(found)}, and not {sorted(scores)}"
+
+
+def _impossible(metrics: Metrics) -> Iterator[str]:
+    """Figures that no comparison gives."""
+    largest, mean = metrics.max_abs_delta, metrics.mean_abs_delta
+    if not (0 <= mean <= largest * (1 + 1e-6)):  # a mean of equal numbers may be rounded up
+        yield f"the largest difference is {largest}, their mean {mean}"
+    agreement, edits = metrics.agreement, metrics.greedy_edits
+    if agreement is not None:
+        if not (0 <= agreement.frames <= 1 and 0 <= agreement.decisive <= 1):
+            yield f"agreement of {agreement.frames} and {agreement.decisive} are no shares"
+        if not (-1 <= agreement.blank_drift <= 1):
+            yield f"blank_drift {agreement.blank_drift} is no difference of shares"
+    if edits is None:
+        return
+    made = (edits.substitutions, edits.deletions, edits.insertions)
+    if min(made) < 0 or edits.letters < 1:
+        yield f"greedy_edits are {asdict(edits)}"
+    elif (sum(made) == 0) != (metrics.greedy_agreement == 1):
+        yield f"{sum(made)} letters differ, and {metrics.greedy_agreement} of strings are equal"
 
 
 def _is_share(share: float, total: int) -> bool:

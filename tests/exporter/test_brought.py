@@ -171,7 +171,9 @@ def test_verify_refuses_another_factory_other_weights_and_other_calibration(
     assert refused(weights_sha256="0" * 64) == {Gate.WEIGHTS}
     assert refused(parameters=10**9) == {Gate.CHECKPOINT}
     assert refused(verification_samples=17) == {Gate.SWIPES, Gate.FIGURES}
-    assert refused(outputs="values") == {Gate.METADATA}
+    assert refused(outputs="values") == {Gate.METADATA, Gate.FIGURES}
+    assert refused(outputs="ctc") == {Gate.METADATA, Gate.FIGURES}
+    assert refused(metric=None) == refused(reference_rounding=-1e-5) == {Gate.FIGURES}
     changed = brought_models.classes(calibration=brought_models.rows(32, seed=77))
     monkeypatch.setattr(brought_models, "classes", lambda: changed)
     assert refused(deep=True) == {Gate.CALIBRATION}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,35 @@ def _unexecuted(rung: dict[str, Any]) -> None:
     rung["verdict"] = {
         "status": "UNVERIFIED", "level": "structural", "reasons": ["lost"], "metrics": None,
     }  # fmt: skip
+
+
+def _figures(fields: dict[str, Any]) -> dict[str, Any]:
+    figures: dict[str, Any] = _rung(fields)["verdict"]["metrics"]
+    return figures
+
+
+def _without_agreement(fields: dict[str, Any]) -> None:
+    missing = ("agreement", "greedy_agreement", "greedy_edits", "word_agreement")
+    for figures in _all_figures(fields):
+        figures.update(dict.fromkeys(missing))
+
+
+def _without_top4(fields: dict[str, Any]) -> None:
+    for figures in _all_figures(fields):
+        del figures["scores"]["top4"], figures["reference_scores"]["top4"]
+
+
+def _all_figures(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of every rung: where all are edited alike, none tells of another."""
+    for entry in fields["formats"]:
+        for rung in entry["rungs"]:
+            yield rung["verdict"]["metrics"]
+
+
+def _failed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A verdict that no limit contradicts."""
+    _rung(fields)["verdict"].update(status="FAIL", reasons=["it is bad"])
+    return fields
 
 
 def _worse(rung: dict[str, Any], points: float) -> None:
@@ -140,6 +169,41 @@ EDITS: dict[str, tuple[Edit, set[Gate]]] = {
     ),
     "agreement above all": (
         lambda m: _rung(m)["verdict"]["metrics"].update(word_agreement=1.01),
+        {Gate.FIGURES},
+    ),
+    "no word of agreement": (_without_agreement, {Gate.FIGURES}),
+    "agreement of more than all decisions": (
+        lambda m: _figures(m)["agreement"].update(frames=7.0, decisive=9.0),
+        {Gate.FIGURES},
+    ),
+    "more blanks than frames": (
+        lambda m: _figures(_failed(m))["agreement"].update(blank_drift=-3.0),
+        {Gate.FIGURES, Gate.RUNGS},
+    ),
+    "closer than equal": (lambda m: _figures(m).update(max_abs_delta=-1.0), {Gate.FIGURES}),
+    "closer than equal on average": (
+        lambda m: _figures(m).update(mean_abs_delta=-1e-9),
+        {Gate.FIGURES},
+    ),
+    "a mean above the largest": (
+        lambda m: _figures(m).update(mean_abs_delta=0.25),
+        {Gate.FIGURES},
+    ),
+    "fewer edits than none": (
+        lambda m: _figures(m)["greedy_edits"].update(substitutions=-2),
+        {Gate.FIGURES},
+    ),
+    "edits of equal strings": (
+        lambda m: _figures(m)["greedy_edits"].update(substitutions=3),
+        {Gate.FIGURES},
+    ),
+    "without a score": (_without_top4, {Gate.FIGURES}),
+    "a rounding error that excuses everything": (
+        lambda m: m["source"].update(reference_rounding=1e9),
+        {Gate.FIGURES},
+    ),
+    "a rounding error below none": (
+        lambda m: m["source"].update(reference_rounding=-1e-5),
         {Gate.FIGURES},
     ),
     "judged on fewer swipes": (
