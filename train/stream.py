@@ -207,10 +207,12 @@ class TrainingRows:
         if self._resident == window:
             return
         self._resident = None  # an interrupt from here on must not leave content of another window
-        if self._ahead is not None and self._ahead[0] == window:
-            self._content = self._ahead[1].result()
+        # What failed to be read ahead is read again when it is next asked for, not refused for good.
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == window:
+            self._content = ahead[1].result()
         else:
-            self._ahead = None
+            ahead = None
             self._content = self._load(window)
         self._resident = window
         rng = np.random.default_rng([self._seed, _ROWS, *window])

@@ -259,6 +259,23 @@ def test_an_error_while_reading_ahead_reaches_training(failing: int) -> None:
         epoch_of(TrainingRows(groups, 0, window=4), 0)
 
 
+@pytest.mark.parametrize("failing", [1, 2, 4])
+def test_one_failed_read_costs_no_more_than_the_batch_that_met_it(failing: int) -> None:
+    """A network drive that is back gives its rows again, whoever was reading when it was gone."""
+    groups = FakeGroups(20)
+    groups.fails_at = failing
+    rows = TrainingRows(groups, 0, window=4)
+    found, failures = [], 0
+    for start in range(0, len(rows), 3):
+        try:
+            found.append(rows.rows(0, start, start + 3).ids)
+        except DataError:
+            failures += 1
+            found.append(rows.rows(0, start, start + 3).ids)
+    assert failures == 1
+    assert [i for ids in found for i in ids] == epoch_of(TrainingRows(FakeGroups(20), 0, 4), 0)
+
+
 def test_damage_is_found_before_its_rows_are_trained_on(tmp_path: Path) -> None:
     write_jsonl(synthesize(LAYOUT, load_lexicon(WORDS), 200).gestures, tmp_path / "swipes.jsonl")
     prepare(tmp_path / "swipes.jsonl", tmp_path / "folder")
