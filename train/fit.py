@@ -26,7 +26,7 @@ from train.config import CustomConfig, TrainConfig, load_saved_config, save_conf
 from train.distributed import Ranks, joined
 from train.journal import TENSORBOARD, peak_memory_bytes, tensorboard_is_installed
 from train.progress import Progress
-from train.runs import CONFIG, RUNS, find_run, new_run, publish_run
+from train.runs import CONFIG, RUNS, new_run, old_run, publish_run
 
 Config = TrainConfig | CustomConfig
 
@@ -89,19 +89,29 @@ def _start(
     if out is not None and _restarted() and (out / CONFIG).is_file():
         config = None
     resume = config is None
-    folder: Path = Path()
-    if ranks.first:
-        folder = find_run(out) if config is None else new_run(name, out)
-    folder = Path(ranks.from_first(folder))
-    if config is None:
-        config = load_saved_config(folder / CONFIG)
+    with _run_folder(name, out, ranks, resume=resume) as folder:
+        config = config or load_saved_config(folder / CONFIG)
+        return _train(config, folder, ranks, resume=resume, preflight=preflight and not resume)
+
+
+@contextmanager
+def _run_folder(name: str, out: Path | None, ranks: Ranks, *, resume: bool) -> Iterator[Path]:
+    """The run's folder on every rank; the first one chooses it, and holds it for all."""
+    if not ranks.first:
+        yield Path(ranks.from_first(None))
+        return
+    with old_run(out) if resume else new_run(name, out) as folder:
+        yield Path(ranks.from_first(folder))
+
+
+def _train(config: Config, folder: Path, ranks: Ranks, *, resume: bool, preflight: bool) -> Path:
     ready = assemble(config)
     if resume:
         ready.require_same_data(folder)
     if ranks.first:
         for note in ready.notes:
             console.print(note)
-        if preflight and not resume:
+        if preflight:
             _preflight(ready, config, folder)
         _write_down(config, ready, folder)
     _require_shared(folder, ranks)
@@ -165,6 +175,7 @@ def _require_shared(folder: Path, ranks: Ranks) -> None:
     Raises:
         UsageError: some do not.
     """
+    ranks.from_first(None)  # the others are here before the first one has written anything
     if ranks.any(not (folder / CONFIG).is_file()):
         raise UsageError(
             f"not every process sees the run folder {folder}",

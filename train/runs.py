@@ -1,14 +1,22 @@
-"""Run folders: ``runs/<time>-<name>/`` holds one training run, ``runs/latest`` names the newest."""
+"""Run folders: ``runs/<time>-<name>/`` holds one training run, ``runs/latest`` names the newest.
+
+A folder is made and held before anything is read, so that two runs never write into one.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from swipe.errors import UsageError
+from swipe.files import cannot_write
 
 RUNS: Final = Path("runs")
 LATEST: Final = RUNS / "latest"
@@ -16,18 +24,104 @@ CONFIG: Final = "config.json"
 STATE: Final = "state.safetensors"
 
 
-def new_run(name: str, out: Path | None) -> Path:
-    """Choose a new run folder; `out` overrides the dated default. The first file creates it.
+@contextmanager
+def new_run(name: str, out: Path | None) -> Iterator[Path]:
+    """Make and hold a new run folder; it is removed again when nothing was put into it.
+
+    Args:
+        name: what to call the run in the dated default.
+        out: the folder instead of the default; may exist.
 
     Raises:
-        UsageError: the folder holds a run already.
+        UsageError: the folder holds a run already, another process has it, or it cannot be made.
     """
-    folder = out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    if (folder / CONFIG).exists():
-        raise UsageError(
-            f"{folder} holds a run already", fix="add --resume to go on with it, or choose --out"
-        )
+    made: list[Path] = []
+    try:
+        folder = _make(name, out, made)
+        with _held(folder):
+            # Not earlier: who held it until now may have trained there.
+            if (folder / CONFIG).exists():
+                raise UsageError(
+                    f"{folder} holds a run already",
+                    fix="add --resume to go on with it, or choose --out",
+                )
+            yield folder
+    finally:
+        with suppress(OSError):  # the first one that is not empty ends it
+            for path in reversed(made):
+                path.rmdir()
+
+
+@contextmanager
+def old_run(out: Path | None) -> Iterator[Path]:
+    """Find the run to resume, as `find_run` does, and hold its folder.
+
+    Raises:
+        UsageError: there is none, or another process is training it.
+    """
+    folder = find_run(out)
+    with _held(folder):
+        yield folder
+
+
+def _make(name: str, out: Path | None, made: list[Path]) -> Path:
+    """Make `out`, or a dated folder that is nobody else's; `made` gets what was not there before.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    dated = RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    folder = out or dated
+    try:
+        for parent in (*reversed(folder.parents), *([] if out is None else [out])):
+            if not parent.is_dir():
+                parent.mkdir(exist_ok=True)
+                made.append(parent)
+        if out is None:
+            folder = _make_next(dated)
+            made.append(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     return folder
+
+
+def _make_next(dated: Path) -> Path:
+    """Make `dated`, or the first of its successors -2, -3, ... that nobody has made."""
+    for number in count(1):
+        folder = dated if number == 1 else dated.with_name(f"{dated.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of `folder`; the system lets it go when this process ends, however.
+
+    Raises:
+        UsageError: another process has it, or it cannot be opened.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        # The folder itself, so that no file stays behind. Not every network file system can
+        # lock one; there, nobody is kept out.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UsageError(
+            f"{folder}: this run is being trained by another process",
+            fix="wait until it has ended, stop it with Ctrl-C, or choose another --out",
+        ) from error
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def find_run(out: Path | None) -> Path:
