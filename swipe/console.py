@@ -6,13 +6,17 @@ appears only with ``--debug``. Markup is off: file names may hold brackets.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from textwrap import wrap
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -23,9 +27,37 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from swipe.errors import ExitCode, SwipeError
+from swipe.files import cannot_write
 
-console = Console(highlight=False, soft_wrap=True, markup=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+BROKEN_PIPE = 141
+"""How the shell reports a program that SIGPIPE ended; ours live on to tidy up."""
+
+
+class _Piped(Console):
+    """A console whose reader may leave before the end, as ``head`` does."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more. Rich's own way out is exit code 1, which is that of a bug here.
+
+        Raises:
+            BrokenPipeError: the results have no reader; errors are not worth ending for.
+        """
+        self.quiet = True
+        _discard(self.file)
+        if not self.stderr:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def _discard(stream: IO[str]) -> None:
+    """Send what `stream` still holds nowhere: Python would fail to write it at the end."""
+    with suppress(OSError):  # one that is no file holds nothing
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+console = _Piped(highlight=False, soft_wrap=True, markup=False)
+errors = _Piped(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 DEBUG_FLAG = "--debug"
 WORD = 16
@@ -114,26 +146,49 @@ def run(app: typer.Typer) -> NoReturn:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # As Ctrl-C does, so that temporary folders are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be text; who chose how to write them is obeyed.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     debug = DEBUG_FLAG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG_FLAG]
+    code = _call(app, arguments, debug)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard(sys.stdout)
+        if not code and isinstance(error, BrokenPipeError):
+            code = BROKEN_PIPE
+        elif not code:
+            code = ExitCode.USAGE
+            _show(cannot_write(Path("standard output"), error), debug)
+    sys.exit(code)
+
+
+def _call(app: typer.Typer, arguments: list[str], debug: bool) -> int:
+    """Run `app`, show what went wrong; returns the exit code."""
     try:
         app(args=arguments)
+    except SystemExit as ended:
+        # Typer ends with 1 when a pipe is closed, wherever the error came from.
+        broken = isinstance(ended.__context__, BrokenPipeError)
+        return BROKEN_PIPE if broken else int(ended.code or ExitCode.OK)
     except SwipeError as error:
         _show(error, debug)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         errors.print("interrupted")
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.exit(141)
+        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, exit code 1
         if debug:
             traceback.print_exc()
         errors.print("bug:", style="red", end=" ")
         errors.print(f"{type(error).__name__}: {error}")
         errors.print("  please report it, with the output of the same command and --debug")
-        sys.exit(ExitCode.BUG)
-    sys.exit(ExitCode.OK)
+        return ExitCode.BUG
+    return ExitCode.OK
 
 
 def _show(error: SwipeError, debug: bool) -> None:

@@ -1,11 +1,16 @@
-"""Tables on a narrow terminal: names wrap, figures are never cut."""
+"""Tables on a narrow terminal, readers who leave, names that are not text."""
 
 from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
-from swipe.console import make_table
+from swipe.console import make_app, make_table, run
 
 HEADINGS = ("implementation", "kB", "load ms", "first ms", "p50 ms", "95 %", "p90 ms", "x eager")
 FIGURES = ("1146", "21.6", "0.50", "0.158", "0.158-0.163", "0.192", "0.58")
@@ -60,3 +65,100 @@ def test_it_can_be_printed_twice() -> None:
             console.print(table)
         texts.append(capture.get())
     assert texts[0] == texts[1]
+
+
+# Readers who leave.
+
+TALK = """
+import sys
+from swipe.console import console, errors, make_app, run
+from swipe.errors import UsageError
+app = make_app("talks")
+@app.command()
+def talk() -> None:
+    {}
+@app.command()
+def other() -> None: ...
+run(app)
+"""
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+
+
+def talk(body: str, arguments: str = "talk", *, closed: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose `closed` stream nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: writing}
+    done = subprocess.run(
+        [sys.executable, "-c", TALK.format(body), *arguments.split()],
+        **streams, text=True, check=False, env=BUFFERED,
+    )  # fmt: skip
+    os.close(writing)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ("console.print('one'); console.print('two')", "talk"),
+        ("print('{}', flush=True)", "talk"),
+        ("print('{}')", "talk"),
+        ("with console.status('at work'): print('x' * 10**6)", "talk"),
+        ("...", "--help"),
+    ],
+    ids=["console", "print", "held back until the end", "much", "help"],
+)
+def test_a_closed_output_ends_a_command_as_sigpipe_would(body: str, arguments: str) -> None:
+    """1 would say that it is a bug; Python's own 120 comes with a complaint."""
+    assert talk(body, arguments, closed="stdout") == (141, "")
+
+
+def test_an_error_keeps_its_code_when_nobody_reads_the_errors() -> None:
+    assert talk("raise UsageError('wrong', fix='mend it')", closed="stderr") == (2, "")
+
+
+def test_what_is_reported_beside_a_closed_output_keeps_its_code() -> None:
+    code, err = talk("print('x'); raise UsageError('wrong', fix='mend it')", closed="stdout")
+    assert (code, err) == (2, "error: wrong\n  fix: mend it\n")
+
+
+# Names that are not text.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "utf-8:replace"])
+def test_a_name_that_is_no_unicode_is_shown_and_no_bug(encoding: str) -> None:
+    """A file name in Latin-1, from an old disk; a user's own choice how to show it stays."""
+    body = "import os; console.print(os.fsdecode(b'caf\\xe9.pt'))"
+    done = subprocess.run(
+        [sys.executable, "-c", TALK.format(body), "talk"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = "caf?.pt" if encoding.endswith("replace") else "caf\\udce9.pt"
+    assert done.stdout == f"{shown}\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a file that is full")
+def test_an_output_found_full_at_the_end_is_no_bug() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", TALK.format("print('x')"), "talk"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write standard output: No space left on device")
+
+
+def test_output_that_is_no_encoded_stream_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", log)
+    monkeypatch.setattr(sys, "argv", ["talk", "talk"])
+    app = make_app("talks")
+    app.command()(lambda: print("caf\udce9"))
+    app.command("talk")(lambda: print("caf\udce9"))
+    with pytest.raises(SystemExit) as ended:
+        run(app)
+    assert (ended.value.code, log.getvalue()) == (0, "caf\udce9\n")
