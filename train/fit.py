@@ -17,8 +17,9 @@ from types import FrameType
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from swipe.console import console, tell_next
+from swipe.console import console, errors, tell_next
 from swipe.errors import GateError, UsageError
+from swipe.files import cannot_write
 from swipe.progress import PlainLines
 from train import loop
 from train.assemble import Assembled, assemble
@@ -127,12 +128,19 @@ def _train(config: Config, folder: Path, ranks: Ranks, *, resume: bool, prefligh
                 folder,
                 display.observe,
                 resume=resume,
-                stop=interrupted,
+                stop=lambda: interrupted() or display.lost is not None,
                 ranks=ranks,
             )
         except KeyboardInterrupt:
-            console.print(f"saved; continue with: swipe-train fit --resume --out {folder}")
-            raise
+            again = shlex.join(["swipe-train", "fit", "--resume", "--out", str(folder)])
+            if display.lost is None:
+                console.print(f"saved; continue with: {again}")
+                raise
+            errors.print(f"standard output: {display.lost.strerror}")
+            errors.print(f"saved; continue with: {again}")
+            if isinstance(display.lost, BrokenPipeError):
+                raise display.lost from None
+            raise cannot_write(Path("standard output"), display.lost) from display.lost
     best = folder / "best.safetensors"
     if ranks.first and not best.is_file():
         raise GateError(
@@ -225,9 +233,14 @@ def _finishing_the_step() -> Iterator[Callable[[], bool]]:
 
 
 class _Display:
-    """A progress bar on a terminal, a plain line every few seconds elsewhere."""
+    """A progress bar on a terminal, a plain line every few seconds elsewhere.
+
+    Attributes:
+        lost: why nothing can be shown any more: the reader has left, or the disk is full.
+    """
 
     def __init__(self, noun: str) -> None:
+        self.lost: OSError | None = None
         self._noun = noun
         self._lines = PlainLines()
         self._bar = Bar(
@@ -253,7 +266,14 @@ class _Display:
         self._bar.stop()
 
     def observe(self, progress: Progress) -> None:
-        """Show where the run stands."""
+        """Show where the run stands; an output that is lost is no reason to lose the run."""
+        try:
+            self._show(progress)
+        except OSError as error:
+            self.lost = error
+            console.quiet = True
+
+    def _show(self, progress: Progress) -> None:
         if self._last.step == 0:  # a resumed run starts with samples that were not seen just now
             self._samples = progress.samples
         elapsed = max(time.monotonic() - self._started, 1e-9)

@@ -207,7 +207,7 @@ class TrainingRows:
         if self._resident == window:
             return
         self._resident = None  # an interrupt from here on must not leave content of another window
-        # What failed to be read ahead is read again when it is next asked for, not refused for good.
+        # What could not be read ahead is read again when it is asked for again.
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == window:
             self._content = ahead[1].result()
