@@ -157,7 +157,7 @@ class _Ladder:
             raise GateError(
                 f"{self.target.name} {subject.name} {record.rung} was refused: "
                 f"{'; '.join(record.verdict.reasons)}",
-                fix="nothing was published; mend the model or the format's libraries",
+                fix="nothing was published; mend the model, or build the other formats alone",
             )
         return record, _Baseline(record.size_bytes or 0, runner, record.sha256)
 

@@ -9,18 +9,25 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from exporter.formats import Inputs, Lowering
 from exporter.formats.axes import spell
 from swipe.errors import LoweringError, MissingError, UsageError
+
+OPERATOR_FIX: Final = (
+    "write the operator that it names with others, or build the other formats by their own commands"
+)
+"""What helps when a library cannot lower a model."""
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def library(name: str, extra: str) -> Any:
@@ -178,9 +185,20 @@ def signature(call: Inputs, job: Lowering) -> dict[str, list[int | str]]:
     }
 
 
-def first_line(error: Exception) -> str:
-    """Type and first line of an exception of a library, to be quoted in ours."""
-    lines = str(error).strip().splitlines()
+def first_line(error: BaseException) -> str:
+    """Type and first line of an exception of a library, to be quoted in ours, and of its root.
+
+    Exporters wrap what failed in what to do about any failure; the operator is named at the root.
+    """
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    said = _first_line(error)
+    return said if root is error else f"{said}; caused by {_first_line(root)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from exporter.formats import Lowering
 from exporter.formats.axes import Signature
-from exporter.formats.build import first_line, library, quiet
+from exporter.formats.build import OPERATOR_FIX, first_line, library, quiet
 from exporter.formats.program import arguments, exported, layer_paths, require_known, signatures
 from swipe.errors import LoweringError
 
@@ -167,8 +167,7 @@ def _converted(job: Lowering, rung: str) -> Converted:
         # Any type: the converter raises whatever an unknown operator provokes.
         raise LoweringError(
             f"coremltools cannot convert the model: {first_line(error)}",
-            fix="write the operator that it names with others, or build the other formats by "
-            "their own commands; --debug shows the converter's report",
+            fix=OPERATOR_FIX,
         ) from error
     return Converted(model, paths, shapes)
 

@@ -32,6 +32,7 @@ from exporter.formats.axes import (
     read,
 )
 from exporter.formats.build import (
+    OPERATOR_FIX,
     first_line,
     known_rung,
     library,
@@ -247,7 +248,7 @@ def _refused(job: Lowering, error: Exception) -> LoweringError:
     problem = f"ExecuTorch cannot lower the model: {first_line(error)}"
     if job.dynamic:
         return not_kept(list(axes_of(job)), "ExecuTorch", problem)
-    return LoweringError(problem, fix="run with --debug for the library's own report")
+    return LoweringError(problem, fix=OPERATOR_FIX)
 
 
 def _read(path: Path) -> Any:

@@ -62,7 +62,7 @@ def quantized(job: Lowering, rung: str) -> Any:
         # Any type: observers raise bare asserts.
         raise LoweringError(
             f"torchao cannot quantize the model: {first_line(error)}",
-            fix="ship the float32 artefact, or run with --debug for the library's own report",
+            fix="ship the float32 artefact, or write the layer that it names with others",
         ) from error
     return exported(job, converted)
 

@@ -24,7 +24,15 @@ from exporter.formats.axes import (
     read,
     require_bounds,
 )
-from exporter.formats.build import first_line, known_rung, library, quiet, staged, unusable
+from exporter.formats.build import (
+    OPERATOR_FIX,
+    first_line,
+    known_rung,
+    library,
+    quiet,
+    staged,
+    unusable,
+)
 from exporter.formats.onnx_quantization import (
     EXTRA,
     Exported,
@@ -207,7 +215,7 @@ def _export(job: Lowering) -> Exported:
     except Exception as error:
         raise LoweringError(
             f"torch cannot export the model to ONNX: {first_line(error)}",
-            fix="run with --debug for the exporter's own report",
+            fix=OPERATOR_FIX,
         ) from error
     _name_dimensions(model.graph, job)
     content = _scrubbed(model).SerializeToString(deterministic=True)

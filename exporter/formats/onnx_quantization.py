@@ -363,5 +363,5 @@ def _unchanged(rung: str) -> LoweringError:
 def _failed(error: Exception) -> LoweringError:
     return LoweringError(
         f"onnxruntime cannot quantize the model: {first_line(error)}",
-        fix="ship the float32 artefact, or run with --debug for the library's own report",
+        fix="ship the float32 artefact, or write the layer that it names with others",
     )

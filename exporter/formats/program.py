@@ -20,7 +20,7 @@ import numpy as np
 
 from exporter.formats import Lowering, Runner
 from exporter.formats.axes import Signature, axes_of, extreme_calls, not_kept, spell
-from exporter.formats.build import first_line, quiet
+from exporter.formats.build import OPERATOR_FIX, first_line, quiet
 from swipe.errors import LoweringError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def exported(job: Lowering, module: torch.nn.Module | None = None) -> ExportedPr
             raise not_kept(named or list(axes), "torch", _complaint(error)) from error
         raise LoweringError(
             f"torch cannot export the model: {first_line(error)}",
-            fix="run with --debug for the exporter's own report",
+            fix=OPERATOR_FIX,
         ) from error
     require_dynamic(program, job, "torch")
     return program
