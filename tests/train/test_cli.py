@@ -71,9 +71,8 @@ def test_a_run_leaves_its_files_and_is_the_latest(fitted: tuple[Path, str]) -> N
     assert not Path(latest.readlink()).is_absolute(), "a moved folder would lose its run"
     names = {p.name for p in latest.iterdir()}
     assert names == {
-        "best.json", "best.safetensors", "config.json", "good.safetensors", "last.json",
-        "last.safetensors", "metrics.jsonl", "tensorboard",
-        "state.safetensors",
+        "best.json", "best.safetensors", "config.json", "data.json", "good.safetensors",
+        "last.json", "last.safetensors", "metrics.jsonl", "state.safetensors", "tensorboard",
     }  # fmt: skip
     assert load_checkpoint(latest).spec.channels == 8
     assert load_checkpoint(latest / "last.safetensors").step == 6
