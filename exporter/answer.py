@@ -10,15 +10,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
-from swipe.console import console, errors
+from swipe.console import INTERRUPTED, console, errors
 from swipe.errors import ExitCode, SwipeError
-
-INTERRUPTED: Final = 130
-"""Exit code of a command that SIGINT or SIGTERM ended, as shells have it."""
 
 
 @dataclass(slots=True)

@@ -29,6 +29,8 @@ from typer.core import TyperGroup
 from swipe.errors import ExitCode, SwipeError
 from swipe.files import cannot_write
 
+INTERRUPTED = 130
+"""How the shell reports a program that Ctrl-C ended; SIGTERM ends ours the same way."""
 BROKEN_PIPE = 141
 """How the shell reports a program that SIGPIPE ended; ours live on to tidy up."""
 
@@ -178,7 +180,7 @@ def _call(app: typer.Typer, arguments: list[str], debug: bool) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         errors.print("interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, exit code 1
