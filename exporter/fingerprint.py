@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from exporter.manifest import cannot_read, hash_of
+from swipe.files import cannot_read, hash_of
 
 PACKAGES: Final = ("swipe", "train", "exporter")
 SOURCES: Final = (".py", ".toml", ".json")

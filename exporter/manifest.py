@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swipe.errors import GateError, UsageError
-from swipe.files import sha256_file, write_text_atomic
+from swipe.files import cannot_read, hash_of, write_text_atomic
 
 SCHEMA: Final = "swipe-export/bundle/4"
 FILE: Final = "manifest.json"
@@ -329,25 +329,6 @@ def _unreadable(path: Path, reason: str) -> GateError:
         f"{path} is not a manifest this version can read ({reason})",
         fix="export again with this version",
     )
-
-
-def cannot_read(path: Path, error: OSError) -> UsageError:
-    """What a user is told when the operating system refuses to read `path`."""
-    return UsageError(
-        f"{path} cannot be read: {error.strerror or error}", fix="make it readable to this user"
-    )
-
-
-def hash_of(path: Path) -> str:
-    """`swipe.files.sha256_file`, for a file that a user named or may have locked away.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise cannot_read(path, error) from error
 
 
 def require_unaltered(folder: Path, entry: RungEntry) -> Path:

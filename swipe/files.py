@@ -192,6 +192,25 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def cannot_read(path: Path, error: OSError) -> UsageError:
+    """What a user is told when the operating system refuses to read `path`."""
+    return UsageError(
+        f"{path} cannot be read: {error.strerror or error}", fix="make it readable to this user"
+    )
+
+
+def hash_of(path: Path) -> str:
+    """`sha256_file`, for a file that a user named or may have locked away.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 def size_bytes(path: Path) -> int:
     """Size of a file, or of all files under a folder."""
     if path.is_file():

@@ -20,10 +20,10 @@ from exporter.manifest import (
     ModelSource,
     SwipeSource,
     ViewEntry,
-    hash_of,
 )
 from exporter.subject import Subject
 from swipe.errors import GateError
+from swipe.files import hash_of
 from swipe.progress import Say
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conformance import foreign_metadata, is_signature
-from exporter.manifest import FILE, Build, Manifest, RungEntry, hash_of
+from exporter.manifest import FILE, Build, Manifest, RungEntry
 from exporter.targets import Target, find_target
 from exporter.verification.expected import Expected, stem_of
 from exporter.verification.findings import Finding, Gate, judged, unknown
 from swipe.errors import GateError, MissingError, SwipeError
-from swipe.files import size_bytes
+from swipe.files import hash_of, size_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

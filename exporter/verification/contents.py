@@ -25,8 +25,6 @@ from exporter.manifest import (
     Source,
     SwipeSource,
     ViewEntry,
-    cannot_read,
-    hash_of,
 )
 from exporter.provenance import library_versions, portable_record
 from exporter.verification.expected import Expected, of_contract, of_manifest
@@ -35,6 +33,7 @@ from exporter.views import VIEWS
 from swipe.contract import ModelContract
 from swipe.decode import DEFAULT_PRESET
 from swipe.errors import GateError, MissingError, SwipeError, UsageError
+from swipe.files import cannot_read, hash_of
 from swipe.presets import parse_preset
 from train.finite import null_for_nonfinite
 
