@@ -1,9 +1,10 @@
 """Results that need not be worked out twice: a folder of entries, found by what shaped them.
 
 An entry is a folder ``<key>/`` with ``entry.json`` (a payload, the hash of each file, a checksum
-over both) and the files. It appears in one rename and is proven whenever it is used: the copy that
-a caller gets is hashed, and an entry that does not fit its hashes is deleted and counts as absent.
-So a cache may be shared by exports that run at once, cut off, or cleared at any time.
+over both) and the files. It appears in one rename, goes in one, and is proven whenever it is used:
+the copy that a caller gets is hashed, and an entry that does not fit its hashes is deleted and
+counts as absent. So a cache may be shared by exports that run at once, cut off, or cleared at any
+time.
 
 What shapes an outcome is `exporter.fingerprint`'s; what is kept of one is `exporter.memory`'s.
 What it leaves out: protection against somebody who forges entries on purpose. Whoever can write the
@@ -12,11 +13,14 @@ user's cache folder can write the bundle as well.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +128,8 @@ class Cache:
                 try:
                     copy(entry / name, copied)
                 except OSError as error:
-                    self._drop(entry, f"{name} cannot be read: {error}")
+                    if entry.exists():  # otherwise another process dropped it just now
+                        self._drop(entry, f"{name} cannot be read: {error}")
                     return None
                 if sha256_file(copied) != sha256:
                     self._drop(entry, f"{name} was altered")
@@ -132,14 +137,14 @@ class Cache:
             for name in files:
                 remove(into / name)
                 Path(scratch, name).rename(into / name)
-        # Another process may just have dropped it; the copies are whole all the same.
-        if entry.is_dir():
+        # Another process may drop it at any moment; the copies are whole all the same.
+        with contextlib.suppress(OSError):
             os.utime(entry)
         return payload
 
     def _drop(self, entry: Path, why: str) -> None:
         self.say(f"cache: a damaged entry is dropped and rebuilt ({why})")
-        shutil.rmtree(entry, ignore_errors=True)
+        _discard(entry)
 
     def keep(self, key: str, payload: Any, files: Sequence[Path] = ()) -> None:
         """Keep `payload`, all JSON types, and copies of `files` under `key`.
@@ -159,10 +164,10 @@ class Cache:
             entry = self._root / key
             try:
                 new.rename(entry)
-            except OSError:
-                if not entry.is_dir():
+            except OSError as error:
+                # Another export may have kept the same result a moment ago.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                # Another export kept the same result a moment ago.
             self._shrink(spare=entry)
         except OSError as error:
             self.say(f"cache: this result is not kept: {error}")
@@ -172,7 +177,11 @@ class Cache:
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """When each entry was last used, its size, and where it is."""
-        for path in self._root.glob("*"):
+        try:
+            paths = list(self._root.iterdir())
+        except OSError:
+            return  # there is none, or none that could be used
+        for path in paths:
             try:
                 yield path.stat().st_mtime, size_bytes(path), path
             except FileNotFoundError:
@@ -181,15 +190,15 @@ class Cache:
     def _shrink(self, spare: Path) -> None:
         """Drop what was left unfinished, and the least recently used entries beyond the limit."""
         total = 0
-        newest = spare.stat().st_mtime
-        for used, size, path in sorted(self._entries(), reverse=True):
+        entries = sorted(self._entries(), reverse=True)
+        for used, size, path in entries:
             if path.name.startswith(_UNFINISHED):
-                if newest - used > ABANDONED_SECONDS:
+                if entries[0][0] - used > ABANDONED_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
                 continue
             total += size
             if total > self.limit_bytes and path != spare:
-                shutil.rmtree(path, ignore_errors=True)
+                _discard(path)
 
     def payloads(self) -> Iterator[Any]:
         """The payload of every sound entry, in no order; files are not looked at."""
@@ -210,6 +219,14 @@ class Cache:
         before = self.contents()
         shutil.rmtree(self._root, ignore_errors=True)
         return before
+
+
+def _discard(entry: Path) -> None:
+    """Take `entry` away in one rename, so that nobody finds half of it; then delete it."""
+    discarded = entry.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):  # another process was faster, or it is not ours to remove
+        entry.rename(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)
 
 
 def copy(source: Path, target: Path) -> None:

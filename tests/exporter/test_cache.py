@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -152,6 +153,64 @@ def test_many_at_once_get_the_right_thing_or_nothing(tmp_path: Path, said: list[
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_an_entry_that_goes_while_it_is_copied_is_absent_and_not_damaged(
+    cache: Cache, tmp_path: Path, into: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kept(cache, tmp_path)
+    real = caching.copy
+
+    def late(source: Path, target: Path) -> None:
+        cache.clear()
+        real(source, target)
+
+    monkeypatch.setattr(caching, "copy", late)
+    assert cache.recall(KEY, into) is None
+    assert said == []
+    assert list(into.iterdir()) == []
+
+
+@pytest.mark.parametrize("why", ["dropped", "read-only"])
+def test_an_entry_that_cannot_be_marked_as_used_is_recalled_all_the_same(
+    cache: Cache, tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    _kept(cache, tmp_path)
+    real = caching.os.utime
+
+    def late(path: str | Path, **options: Any) -> None:
+        if Path(path).name == KEY and why == "read-only":
+            raise PermissionError(13, "Permission denied")
+        if Path(path).name == KEY:
+            cache.clear()
+        real(path, **options)
+
+    monkeypatch.setattr(caching.os, "utime", late)
+    assert cache.recall(KEY, into) == {"verdict": "FAIL"}
+    assert (into / "model.onnx").read_bytes() == bytes(range(256))
+
+
+def test_an_entry_goes_in_one_step(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks while its files are deleted finds none, never half of one."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(1000))
+    small = Cache(tmp_path / "cache", print, limit_bytes=1500)
+    small.keep("0", None, [file])
+    found: list[bool] = []
+    real = caching.shutil.rmtree
+
+    def watched(path: Path, ignore_errors: bool = False) -> None:
+        found.append((small.folder / caching.LAYOUT / "0").exists())
+        real(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(caching.shutil, "rmtree", watched)
+    caching.os.utime(small.folder / caching.LAYOUT / "0", (1, 1))
+    small.keep("1", None, [file])
+    assert found
+    assert not any(found)
+    assert [path.name for path in (small.folder / caching.LAYOUT).iterdir()] == ["1"]
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,25 @@ def test_the_second_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with held(out, "bundle"):
         assert (tmp_path / ".bundle.lock").is_file()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a third process makes the file anew, locks it, and two of them write."""
+    real = fcntl.flock
+    locked: list[int] = []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not locked:
+            (tmp_path / ".bundle.lock").unlink()
+        locked.append(descriptor)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with held(tmp_path / "bundle", "bundle"):
+        assert (tmp_path / ".bundle.lock").is_file()
+    assert len(locked) == 2
 
 
 def test_it_is_released_after_an_error(tmp_path: Path) -> None:
