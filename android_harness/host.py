@@ -16,7 +16,7 @@ from exporter.evidence import Evidence
 from exporter.formats import Runner
 from exporter.manifest import CHECKPOINT
 from exporter.manifest import Verdict as VerdictEntry
-from exporter.parity import Level
+from exporter.parity import Level, refused
 from exporter.targets import Target, find_target
 from swipe.progress import Say
 
@@ -51,15 +51,19 @@ def measure_host(opened: Opened, plan: Plan, threads: int, say: Say) -> DeviceRe
     calls = {
         name: (artefacts[name].evidence if name in artefacts else eager).calls for name in loaders
     }
-    runners, timings = measure(loaders, calls, plan, say)
+    measured = measure(loaders, calls, plan, say)
+    skipped |= measured.missing
     rows = []
-    for name, runner in (runners | interpreted).items():
+    for name, runner in (measured.runners | interpreted).items():
         say(f"parity of {name}")
-        timing = timings.get(name)
+        timing = measured.timings.get(name)
         if name in artefacts:
             rows.append(_artefact_row(artefacts[name], runner, timing))
         else:
             rows.append(_eager_row(opened, eager, runner, timing))
+    for name, reason in measured.failed.items():
+        artefact = artefacts[name]
+        rows.append(artefact.row(refused(reason, artefact.target.level)))
     return DeviceReport(facts=_facts(), rows=tuple(rows), skipped=skipped)
 
 

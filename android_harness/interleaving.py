@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from exporter.formats import Inputs, Runner
+from swipe.errors import LoweringError, MissingError
 from swipe.progress import Say
 
 Loader = Callable[[], Runner]
@@ -50,38 +52,51 @@ class Timing:
     latency_ns: list[list[int]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """What became of every implementation, by its name.
+
+    Attributes:
+        runners: the opened ones.
+        timings: of these.
+        missing: of some others, the library that is not here, and how to install it.
+        failed: of the rest, why they cannot be loaded or executed.
+    """
+
+    runners: dict[str, Runner]
+    timings: dict[str, Timing]
+    missing: dict[str, str]
+    failed: dict[str, str]
+
+
 def measure(
     loaders: Mapping[str, Loader],
     calls: Mapping[str, Sequence[Inputs]],
     plan: Plan,
     say: Say,
-) -> tuple[dict[str, Runner], dict[str, Timing]]:
-    """Load and time every implementation.
+) -> Interleaved:
+    """Load and time every implementation that can be executed here.
 
     Args:
         loaders: how to open each implementation, by name.
         calls: the calls of each implementation, by its name; they rotate.
         plan: how long to measure.
         say: told the name of what is being measured.
-
-    Returns:
-        The opened runners and their timings, both by name.
     """
     runners: dict[str, Runner] = {}
     timings: dict[str, Timing] = {}
+    missing: dict[str, str] = {}
+    failed: dict[str, str] = {}
     values = {name: [tuple(call.values()) for call in calls[name]] for name in loaders}
     for name, load in loaders.items():
         say(f"loading {name}")
-        load_ms = []
-        for _ in range(plan.loads):
-            started = time.perf_counter_ns()
-            runners[name] = load()
-            load_ms.append((time.perf_counter_ns() - started) / 1e6)
-        started = time.perf_counter_ns()
-        runners[name](*values[name][0])
-        first_ns = time.perf_counter_ns() - started
-        timings[name] = Timing(tuple(load_ms), first_ns / 1e6)
-    names = list(loaders)
+        try:
+            runners[name], timings[name] = _opened(load, values[name][0], plan.loads)
+        except MissingError as error:
+            missing[name] = f"{error}; {error.fix}"
+        except LoweringError as error:
+            failed[name] = str(error)
+    names = list(runners)
     for name in names:
         for call in range(plan.warmup):
             runners[name](*values[name][call % len(values[name])])
@@ -96,7 +111,19 @@ def measure(
                 runners[name](*given)
                 samples.append(time.perf_counter_ns() - started)
             timings[name].latency_ns.append(samples)
-    return runners, timings
+    return Interleaved(runners, timings, missing, failed)
+
+
+def _opened(load: Loader, values: tuple[Any, ...], loads: int) -> tuple[Runner, Timing]:
+    load_ms = []
+    for _ in range(loads):
+        started = time.perf_counter_ns()
+        runner = load()
+        load_ms.append((time.perf_counter_ns() - started) / 1e6)
+    started = time.perf_counter_ns()
+    runner(*values)
+    first_ns = time.perf_counter_ns() - started
+    return runner, Timing(tuple(load_ms), first_ns / 1e6)
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:

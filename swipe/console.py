@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from swipe.errors import ExitCode, SwipeError
+from swipe.errors import ExitCode, SwipeError, UsageError
 from swipe.files import cannot_write
 
 INTERRUPTED = 130
@@ -60,6 +60,14 @@ def _discard(stream: IO[str]) -> None:
 
 console = _Piped(highlight=False, soft_wrap=True, markup=False)
 errors = _Piped(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+_REFUSALS = frozenset(
+    (
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    )
+)  # fmt: skip
+"""Errors that a path, a disk or its permissions cause, and no mistake in the code."""
 
 DEBUG_FLAG = "--debug"
 WORD = 16
@@ -184,6 +192,9 @@ def _call(app: typer.Typer, arguments: list[str], debug: bool) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, exit code 1
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            _show(_refused(error), debug)
+            return ExitCode.USAGE
         if debug:
             traceback.print_exc()
         errors.print("bug:", style="red", end=" ")
@@ -191,6 +202,15 @@ def _call(app: typer.Typer, arguments: list[str], debug: bool) -> int:
         errors.print("  please report it, with the output of the same command and --debug")
         return ExitCode.BUG
     return ExitCode.OK
+
+
+def _refused(error: OSError) -> UsageError:
+    """What is told of a refusal that nobody before could name the purpose of."""
+    what = error.filename or "an output"
+    return UsageError(
+        f"{what}: {error.strerror}",
+        fix="check the path, its permissions, and that its disk has space",
+    )
 
 
 def _show(error: SwipeError, debug: bool) -> None:

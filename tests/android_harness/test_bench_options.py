@@ -20,8 +20,8 @@ from android_harness.results import EAGER
 from android_harness.runners import selection
 from android_harness.runners.build import Options
 from android_harness.runners.sets import RunnerManifest, RunnerSet
-from exporter.formats import onnx
-from swipe.errors import MissingError, SwipeError, UsageError
+from exporter.formats import Runner, onnx
+from swipe.errors import LoweringError, MissingError, SwipeError, UsageError
 
 
 def _bench(*arguments: str | Path) -> Result:
@@ -98,6 +98,37 @@ def test_a_missing_library_leaves_out_its_own_artefacts_only(
     programs = RunnerManifest.model_construct(programs={"onnx": None})
     skipped = dict(_skipped(partly.artefacts, RunnerSet(published, programs)))
     assert skipped == {"onnx agnostic fp32": reason}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [MissingError, LoweringError])
+def test_what_cannot_be_loaded_here_is_no_reason_to_measure_nothing(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, error: type[SwipeError]
+) -> None:
+    """A runtime that is not installed leaves an artefact out; one that refuses it fails it."""
+
+    def load(path: Path, threads: int = 1) -> Runner:
+        if path.name == "model-agnostic.fp32.onnx":
+            raise error("it is not to be", fix="mend it")
+        return found(path, threads)
+
+    found = onnx.load
+    monkeypatch.setattr(onnx, "load", load)
+    plan = Plan(loads=1, warmup=1, blocks=1, block_calls=1)
+    report = host.measure_host(opened, plan, 1, lambda line: None)
+    measured = [EAGER, "onnx baked fp32"]
+    if error is MissingError:
+        assert [row.name for row in report.rows] == measured
+        assert report.skipped == {"onnx agnostic fp32": "it is not to be; mend it"}
+    else:
+        *others, failed = report.rows
+        assert [row.name for row in others] == measured
+        assert failed.name == "onnx agnostic fp32"
+        assert (failed.verdict.status, failed.latency_ns) == ("FAIL", ())
+        assert failed.verdict.reasons == ("it is not to be",)
+    results = collect(opened, [report], threads=1)
+    assert results.unverified == (error is MissingError)
+    assert bool(results.failed) == (error is LoweringError)
 
 
 @pytest.mark.slow

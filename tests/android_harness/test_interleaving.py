@@ -33,19 +33,20 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
     names = ("a", "b", "c")
     context = {"b": {"layout_mask": keyboard}}
     plan = Plan(loads=2, warmup=1, blocks=3, block_calls=2)
-    runners, timings = measure(
+    measured = measure(
         {name: (lambda name=name: opening(name)) for name in names},  # type: ignore[misc]
         {name: calls_of(INPUTS, context.get(name, {})) for name in names},
         plan,
         lambda line: None,
     )
     assert loads == ["a", "a", "b", "b", "c", "c"]
-    assert list(runners) == list(names)
+    assert list(measured.runners) == list(names)
     timed = [name for name, _ in calls[2 * len(names) :]]
     assert timed == [*"aabbcc", *"bbccaa", *"ccaabb"]
     for name in names:
-        assert [len(samples) for samples in timings[name].latency_ns] == [2, 2, 2]
-        assert len(timings[name].load_ms) == 2
+        timing = measured.timings[name]
+        assert [len(samples) for samples in timing.latency_ns] == [2, 2, 2]
+        assert len(timing.load_ms) == 2
         rows = [value for called, value in calls[2 * len(names) :] if called == name]
         assert len(set(rows)) == len(INPUTS), "inputs rotate through the swipes"
 

@@ -84,11 +84,13 @@ run(app)
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 
 
-def talk(body: str, arguments: str = "talk", *, closed: str) -> tuple[int, str]:
-    """Exit code and stderr of a command whose `closed` stream nobody reads."""
+def talk(body: str, arguments: str = "talk", *, closed: str | None = None) -> tuple[int, str]:
+    """Exit code and stderr of a command whose `closed` stream, if any, nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: writing}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if closed is not None:
+        streams[closed] = writing
     done = subprocess.run(
         [sys.executable, "-c", TALK.format(body), *arguments.split()],
         **streams, text=True, check=False, env=BUFFERED,
@@ -140,14 +142,34 @@ def test_a_name_that_is_no_unicode_is_shown_and_no_bug(encoding: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a file that is full")
-def test_an_output_found_full_at_the_end_is_no_bug() -> None:
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [("print('x')", "cannot write standard output"), ("print('x', flush=True)", "an output")],
+    ids=["at the end", "on the way"],
+)
+def test_an_output_that_is_full_is_no_bug(body: str, told: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", TALK.format("print('x')"), "talk"],
+            [sys.executable, "-c", TALK.format(body), "talk"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED,
         )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("error: cannot write standard output: No space left on device")
+    assert done.stderr.startswith(f"error: {told}: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("ENAMETOOLONG", (2, "error: it: refused\n  fix: check the path")),
+        ("EACCES", (2, "error: it: refused\n  fix: check the path")),
+        ("ENOENT", (1, "bug: FileNotFoundError: ")),
+        ("EINVAL", (1, "bug: OSError: ")),
+    ],
+)
+def test_what_only_the_system_can_refuse_is_no_bug(code: str, told: tuple[int, str]) -> None:
+    """A file that should be there and is not may well be one."""
+    status, err = talk(f"import errno; raise OSError(errno.{code}, 'refused', 'it')")
+    assert (status, err[: len(told[1])]) == told
 
 
 def test_output_that_is_no_encoded_stream_is_left_as_it_is(
