@@ -176,7 +176,7 @@ class SwipeSource(Source):
     lexicon: str
     lexicon_sha256: str
     decoder: dict[str, float | None]
-    """`swipe.decode.DecoderPreset` that words were decoded with, for hosts; None is infinite."""
+    """`swipe.presets.DecoderPreset` that words were decoded with, for hosts; None is infinite."""
     preset: dict[str, Any] | None = None
     """`swipe.presets.TunedPreset` that these settings come from; None: they are the default."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from swipe.errors import DataError
-from swipe.files import sha256_file
+from swipe.files import hash_of
 from swipe.gesture import Gesture
 from swipe.layout import Layout
 from swipe.lexicon import wordfreq_lexicon
@@ -54,13 +54,10 @@ def corpus_digest(spec: str) -> str:
     """SHA-256 of what `spec` names: a file, or a prepared folder's record, with its parts' hashes.
 
     Raises:
-        DataError: it cannot be read.
+        UsageError: it cannot be read.
     """
     path = Path(spec)
-    try:
-        return sha256_file(path / RECORD if is_folder(path) else path)
-    except OSError as error:
-        raise DataError(f"cannot read {spec}: {error.strerror}", fix="name a corpus") from error
+    return hash_of(path / RECORD if is_folder(path) else path)
 
 
 def writer_share(writer: str, salt: str) -> float:

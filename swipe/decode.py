@@ -18,50 +18,9 @@ from numpy.typing import NDArray
 
 from swipe.beam import search
 from swipe.contract import ALPHABET
-from swipe.errors import ConfigError, DataError, GateError, NonFiniteError
+from swipe.errors import DataError, GateError, NonFiniteError
 from swipe.lexicon import Lexicon
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderPreset:
-    """Settings of the beam search, tuned on development swipes only.
-
-    Attributes:
-        beam_width: prefixes that may be extended, times the number of frames. Most swipes need
-            far fewer: the search ends when nothing better can follow.
-        floor: words so many nats less likely than the likeliest found, prior and length left out,
-            are not looked for; infinite to look for all.
-        gamma: exponent of the length that divides the CTC score.
-        lam: weight of the word's log probability.
-        beta: bonus per letter.
-        double_penalty: log-probability charged for each doubled letter that was swiped once
-            ("helo" read as "hello"); infinite to refuse that.
-        temperature: divides the log-probabilities of every frame, which are normalised again.
-    """
-
-    beam_width: int = 100
-    floor: float = 25.0
-    gamma: float = 0.5
-    lam: float = 0.17
-    beta: float = 0.85
-    double_penalty: float = 4.0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.beam_width < 1 or not self.floor > 0 or not self.double_penalty >= 0:
-            raise ConfigError(
-                f"beam width {self.beam_width}, floor {self.floor}, penalty {self.double_penalty}",
-                fix="use a width of at least 1, a floor above 0 and a penalty of at least 0",
-            )
-        weights = (self.gamma, self.lam, self.beta, self.temperature)
-        if not all(map(math.isfinite, weights)) or not self.temperature > 0:
-            raise ConfigError(
-                f"gamma, lam, beta and temperature are {weights}",
-                fix="use finite numbers, and a temperature above 0",
-            )
-
-
-DEFAULT_PRESET = DecoderPreset()
+from swipe.presets import DEFAULT_PRESET, DecoderPreset
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from swipe.beam import child_of
 from swipe.compiled import compiled
-from swipe.decode import DecoderPreset, require_sound, tempered
+from swipe.decode import require_sound, tempered
 from swipe.lexicon import Lexicon
+from swipe.presets import DecoderPreset
 
 
 def exact_scores(

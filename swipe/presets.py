@@ -1,7 +1,7 @@
-"""Tuned decoder settings as a file: what they were tuned with, and what that was worth.
+"""The decoder's settings, and tuned ones as a file: what with, and what that was worth.
 
-A preset weighs a lexicon's probabilities against a model's, so it speaks of one lexicon and one
-set of weights. With another lexicon it is refused; found beside other weights it is left alone.
+A tuned preset weighs a lexicon's probabilities against a model's, so it speaks of one lexicon and
+one set of weights. With another lexicon it is refused; found beside other weights it is left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from swipe.decode import DEFAULT_PRESET, DecoderPreset
 from swipe.errors import ConfigError, GateError, UsageError
 from swipe.files import write_text_atomic
 from swipe.lexicon import Lexicon
@@ -21,6 +20,48 @@ from swipe.paths import is_file
 
 SCHEMA: Final = "swipe-export/preset/1"
 SUFFIX: Final = ".preset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderPreset:
+    """Settings of the beam search, tuned on development swipes only.
+
+    Attributes:
+        beam_width: prefixes that may be extended, times the number of frames. Most swipes need
+            far fewer: the search ends when nothing better can follow.
+        floor: words so many nats less likely than the likeliest found, prior and length left out,
+            are not looked for; infinite to look for all.
+        gamma: exponent of the length that divides the CTC score.
+        lam: weight of the word's log probability.
+        beta: bonus per letter.
+        double_penalty: log-probability charged for each doubled letter that was swiped once
+            ("helo" read as "hello"); infinite to refuse that.
+        temperature: divides the log-probabilities of every frame, which are normalised again.
+    """
+
+    beam_width: int = 100
+    floor: float = 25.0
+    gamma: float = 0.5
+    lam: float = 0.17
+    beta: float = 0.85
+    double_penalty: float = 4.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1 or not self.floor > 0 or not self.double_penalty >= 0:
+            raise ConfigError(
+                f"beam width {self.beam_width}, floor {self.floor}, penalty {self.double_penalty}",
+                fix="use a width of at least 1, a floor above 0 and a penalty of at least 0",
+            )
+        weights = (self.gamma, self.lam, self.beta, self.temperature)
+        if not all(map(math.isfinite, weights)) or not self.temperature > 0:
+            raise ConfigError(
+                f"gamma, lam, beta and temperature are {weights}",
+                fix="use finite numbers, and a temperature above 0",
+            )
+
+
+DEFAULT_PRESET = DecoderPreset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +74,7 @@ class TunedPreset:
         lexicon_sha256: its hash; the settings are refused with any other.
         weights_sha256: hash of the model's weights.
         corpus: the development swipes they were tuned on.
-        corpus_sha256: hash of that file or folder, None for generated swipes.
+        corpus_sha256: its `swipe.corpus.corpus_digest`, None for generated swipes.
         figures: top-k in percent, before and after, by the part of the swipes.
     """
 
@@ -173,7 +214,7 @@ def choose_preset(
         note = "" if tuned.weights_sha256 == weights_sha256 else ", tuned for other weights"
         return Choice(settings, tuned, f"decoder preset {named}{note}")
     reasons = []
-    for beside in _beside(checkpoint):
+    for beside in presets_beside(checkpoint):
         tuned = load_preset(beside)
         other = [
             name
@@ -220,7 +261,7 @@ def _lexicon_of(preset: Path) -> str | None:
         return None
 
 
-def _beside(checkpoint: Path) -> list[Path]:
+def presets_beside(checkpoint: Path) -> list[Path]:
     """``x.preset.json`` and ``x.LEXICON.preset.json`` beside ``x.safetensors``, by name."""
     found = sorted(checkpoint.parent.glob(f"*{SUFFIX}"))
     return [path for path in found if path.name.startswith(f"{checkpoint.stem}.")]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from swipe.contract import ModelContract
-from swipe.decode import DEFAULT_PRESET, BeamDecoder, DecoderPreset, greedy
+from swipe.decode import BeamDecoder, greedy
 from swipe.errors import DataError
 from swipe.lexicon import Lexicon
+from swipe.presets import DEFAULT_PRESET, DecoderPreset
 from swipe.scoring import KS, ranks, score_words
 from train.finite import null_for_nonfinite, require_finite
 

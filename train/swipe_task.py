@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from swipe.contract import ModelContract
-from swipe.decode import DEFAULT_PRESET, greedy
+from swipe.decode import greedy
 from swipe.errors import ConfigError
 from swipe.features import trajectories
 from swipe.layout import Layout
 from swipe.lexicon import load_lexicon
+from swipe.presets import DEFAULT_PRESET
 from train.augment import augment
 from train.checkpoint import Checkpoint, copy_tensors, load_checkpoint
 from train.config import TrainConfig

@@ -20,14 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from swipe.console import make_table
-from swipe.corpus import load_corpus, writer_share
-from swipe.decode import DEFAULT_PRESET, BeamDecoder, DecoderPreset, log_softmax
+from swipe.corpus import corpus_digest, load_corpus, writer_share
+from swipe.decode import BeamDecoder, log_softmax
 from swipe.errors import DataError, GateError
 from swipe.features import feature_batch
-from swipe.files import sha256_file
 from swipe.layout import Layout
-from swipe.lexicon import Lexicon, load_lexicon
-from swipe.presets import TunedPreset
+from swipe.lexicon import Lexicon
+from swipe.presets import DEFAULT_PRESET, DecoderPreset, TunedPreset
 from swipe.progress import Say
 from train.checkpoint import load_checkpoint
 from train.evaluate import predict
@@ -235,7 +234,7 @@ def _compare(
 def tune_checkpoint(
     path: Path,
     data: str,
-    lexicon: str,
+    lexicon: Lexicon,
     *,
     minutes: float,
     seed: int,
@@ -245,12 +244,11 @@ def tune_checkpoint(
     """Tune the decoder for a checkpoint and a lexicon on the corpus that `data` names.
 
     Raises:
-        SwipeError: checkpoint, data or lexicon cannot be used, or tuning did not carry over.
+        SwipeError: checkpoint or data cannot be used, or tuning did not carry over.
     """
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
     corpus = load_corpus(data, Layout.from_contract(checkpoint.contract))
-    words = load_lexicon(lexicon)
     logits = predict(checkpoint.model(), checkpoint.contract, feature_batch(corpus.gestures))
     swipes = Swipes(
         log_softmax(logits),
@@ -258,15 +256,15 @@ def tune_checkpoint(
         np.array([gesture.writer for gesture in corpus.gestures]),
     )
     settings, figures = tune_swipes(
-        swipes, words, DEFAULT_PRESET, minutes=minutes, seed=seed, say=say
+        swipes, lexicon, DEFAULT_PRESET, minutes=minutes, seed=seed, say=say
     )
     return TunedPreset(
         settings=settings,
-        lexicon=words.name,
-        lexicon_sha256=words.sha256,
+        lexicon=lexicon.name,
+        lexicon_sha256=lexicon.sha256,
         weights_sha256=checkpoint.weights_sha256,
         corpus=corpus.summary(),
-        corpus_sha256=None if corpus.synthetic else sha256_file(Path(data)),
+        corpus_sha256=None if corpus.synthetic else corpus_digest(data),
         figures=figures,
     )
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swipe.contract import ALPHABET
-from swipe.decode import DEFAULT_PRESET, BeamDecoder
+from swipe.decode import BeamDecoder
 from swipe.lexicon import Lexicon
+from swipe.presets import DEFAULT_PRESET
 from train.config import WordLossConfig
 from train.ctc import frames_needed
 from train.stream import encode

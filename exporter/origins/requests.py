@@ -5,13 +5,13 @@ Light on purpose: with everything in the cache, nothing is opened and no torch i
 
 from __future__ import annotations
 
-import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter import fingerprint
 from exporter.provenance import portable
+from swipe.presets import presets_beside
 from train.runs import checkpoint_file
 
 if TYPE_CHECKING:
@@ -77,13 +77,11 @@ class SwipeRequest:
     def parts(self) -> dict[str, Any]:
         """See `exporter.origins.Request.parts`."""
         file = checkpoint_file(self.checkpoint)
-        # All that `swipe.presets` would look at, which itself is too heavy to import here.
-        presets = sorted(file.parent.glob(f"{glob.escape(file.stem)}.*preset.json"))
         return {
             "checkpoint": fingerprint.checkpoint(file),
             "data": fingerprint.content(self.data),
             "lexicon": fingerprint.content(self.lexicon),
-            "presets": [fingerprint.content(str(path)) for path in presets],
+            "presets": [fingerprint.content(str(path)) for path in presets_beside(file)],
             "preset": None if self.preset is None else fingerprint.content(str(self.preset)),
             "samples": self.samples,
             "views": self.views,

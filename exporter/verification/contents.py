@@ -31,10 +31,9 @@ from exporter.verification.expected import Expected, of_contract, of_manifest
 from exporter.verification.findings import Finding, Gate, judged, unknown
 from exporter.views import VIEWS
 from swipe.contract import ModelContract
-from swipe.decode import DEFAULT_PRESET
 from swipe.errors import GateError, MissingError, SwipeError, UsageError
 from swipe.files import cannot_read, hash_of
-from swipe.presets import parse_preset
+from swipe.presets import DEFAULT_PRESET, parse_preset
 from train.finite import null_for_nonfinite
 
 FINITE: Final = "every value is finite"

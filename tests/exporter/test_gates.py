@@ -11,10 +11,9 @@ from host_bench import bench_host
 from android_harness.interleaving import Plan
 from exporter.manifest import FILE, SEAL, SwipeSource, digest_of
 from exporter.policy import Policy
-from swipe.decode import DecoderPreset
 from swipe.errors import GateError
 from swipe.lexicon import load_lexicon
-from swipe.presets import TunedPreset
+from swipe.presets import DecoderPreset, TunedPreset
 
 
 def _altered(bundle: Path, **changes: object) -> Path:

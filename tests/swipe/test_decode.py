@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 import swipe.beam as beam_module
 import swipe.decode as decode_module
 from swipe.contract import ALPHABET
-from swipe.decode import BeamDecoder, DecoderPreset, greedy, log_softmax
+from swipe.decode import BeamDecoder, greedy, log_softmax
 from swipe.errors import ConfigError, DataError, GateError, NonFiniteError
 from swipe.features import feature_batch
 from swipe.lexicon import Lexicon, load_lexicon, wordfreq_lexicon
 from swipe.oracle import exact_ranking, exact_scores, weigh
+from swipe.presets import DecoderPreset
 from swipe.sources import read_corpus
 
 EXHAUSTIVE = DecoderPreset(

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swipe.decode import DEFAULT_PRESET, DecoderPreset
 from swipe.errors import GateError, UsageError
 from swipe.lexicon import Lexicon
 from swipe.presets import (
+    DEFAULT_PRESET,
+    DecoderPreset,
     TunedPreset,
     choose_preset,
     load_preset,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from swipe.decode import DecoderPreset
 from swipe.errors import CheckpointError, DataError, ExitCode, NonFiniteError, SwipeError
 from swipe.features import feature_batch
 from swipe.gesture import Gesture
 from swipe.layout import Layout, load_layout
 from swipe.lexicon import Lexicon, load_lexicon
+from swipe.presets import DecoderPreset
 from swipe.scoring import KS
 from swipe.sources import write_jsonl
 from swipe.synthesis import synthesize

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from swipe_train_command import SwipeTrain
 
-from swipe.decode import DEFAULT_PRESET
-from swipe.lexicon import load_lexicon
-from swipe.presets import TunedPreset, load_preset
+from swipe.lexicon import Lexicon
+from swipe.presets import DEFAULT_PRESET, TunedPreset, load_preset
 from train.checkpoint import load_checkpoint
 from train.geometry import Geometry
 
@@ -31,9 +30,8 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Tuning that takes no time; the lexicons it was asked for."""
     asked: list[str] = []
 
-    def tune(path: Path, data: str, lexicon: str, **options: Any) -> TunedPreset:
-        asked.append(lexicon)
-        words = load_lexicon(lexicon)
+    def tune(path: Path, data: str, words: Lexicon, **options: Any) -> TunedPreset:
+        asked.append(words.name)
         weights = load_checkpoint(path).weights_sha256
         return TunedPreset(DEFAULT_PRESET, words.name, words.sha256, weights, data, None, {})
 

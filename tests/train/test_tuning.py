@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import train.tuning as tuning
-from swipe.decode import DEFAULT_PRESET, DecoderPreset, log_softmax
+from swipe.decode import log_softmax
 from swipe.errors import DataError, GateError
-from swipe.lexicon import Lexicon
-from swipe.presets import load_preset
+from swipe.lexicon import Lexicon, load_lexicon
+from swipe.presets import DEFAULT_PRESET, DecoderPreset, load_preset
 from train.tuning import Swipes, score, search, tune_checkpoint, tune_swipes
 
 LEXICON = Lexicon("test", ("cat", "cot", "cut"), np.array([-6.0, -0.1, -5.0], dtype=np.float32))
@@ -70,8 +70,9 @@ def test_settings_that_other_writers_lose_by_are_refused(
 
 @pytest.mark.slow
 def test_a_checkpoint_is_tuned_and_the_file_says_with_what(released: Path, tmp_path: Path) -> None:
+    lexicon = load_lexicon("wordfreq:5000")
     tuned = tune_checkpoint(
-        released, "synthetic:200", "wordfreq:5000", minutes=0.0, seed=0, threads=1, say=print
+        released, "synthetic:200", lexicon, minutes=0.0, seed=0, threads=1, say=print
     )
     tuned.save(tmp_path / "out.preset.json")
     assert load_preset(tmp_path / "out.preset.json").to_dict() == tuned.to_dict()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swipe.contract import ALPHABET, FRAMES
-from swipe.decode import DEFAULT_PRESET, log_softmax
+from swipe.decode import log_softmax
 from swipe.lexicon import Lexicon
 from swipe.oracle import exact_scores
+from swipe.presets import DEFAULT_PRESET
 from train.config import WordLossConfig
 from train.stream import encode
 from train.word_loss import WordLoss

@@ -127,12 +127,13 @@ def tune_decoder(
     from train.tuning import table, tune_checkpoint
 
     source = checkpoint or default_checkpoint()
-    path = out or preset_place(checkpoint_file(source), load_lexicon(lexicon))
+    words = load_lexicon(lexicon)
+    path = out or preset_place(checkpoint_file(source), words)
     require_writable(path)
     tuned = tune_checkpoint(
         source,
         data,
-        lexicon,
+        words,
         minutes=minutes,
         seed=seed,
         threads=threads,
