@@ -165,8 +165,8 @@ def test_it_ends_with_whoever_started_it(
         init = int(host.stdout.readline())
         own = os.readlink(f"/proc/{init}/ns/pid")
         host.send_signal(how)
-        host.wait(10)
-    end = time.monotonic() + 10
+        host.wait(60)
+    end = time.monotonic() + 60
     while _members(own) and time.monotonic() < end:
         time.sleep(0.05)
     assert _members(own) == []

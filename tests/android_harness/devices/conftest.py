@@ -42,10 +42,10 @@ def processes() -> Callable[..., list[int]]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something holds, 10 s at most."""
+    """Wait until something holds, a minute at most."""
 
     def wait(holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -96,7 +96,7 @@ def test_after_a_timeout_no_adb_of_ours_stays(
     with pytest.raises(MissingError, match="was not seen within 1 s") as error:
         device.shell("sleep 60", timeout_s=1)
     assert "check the cable" in error.value.fix
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
     assert children() == before
 
 

