@@ -53,6 +53,7 @@ def largest_difference(model: nn.Module, length: int, padding: int, content: flo
 # The model.
 
 
+@pytest.mark.slow
 @given(
     length=st.integers(1, 40),
     padding=st.integers(0, 40),

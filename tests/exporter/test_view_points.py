@@ -88,6 +88,7 @@ def test_of_too_many_points_both_ends_and_even_steps_are_kept() -> None:
     assert rows_of([]).shape == (0, ROWS, 3)
 
 
+@pytest.mark.slow
 def test_onnx_agrees_in_float_and_keeps_the_recipe_float_in_int8(
     job_and_evidence: tuple[Lowering, Evidence], tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def _run(folder: Path, temporary: Path, **more: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_they_are_cached_in_a_temporary_folder_of_the_user(run: list[str], tmp_path: Path) -> None:
     assert run[:2] == ["6", "9"]
     folder = tmp_path / "temporary" / f"swipe-export-numba-{os.getuid()}"
@@ -55,6 +56,7 @@ def test_they_are_cached_in_a_temporary_folder_of_the_user(run: list[str], tmp_p
     assert len(list(folder.rglob("*.nbc"))) == 2
 
 
+@pytest.mark.slow
 def test_they_are_compiled_anew_when_that_folder_is_not_the_users_alone(
     run: list[str], tmp_path: Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_another_users_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.Mo
     assert own_folder() is None
 
 
+@pytest.mark.slow
 def test_a_folder_that_the_user_names_is_kept(run: list[str], tmp_path: Path) -> None:
     named = tmp_path / "named"
     found = _run(tmp_path, tmp_path / "temporary", NUMBA_CACHE_DIR=str(named))

@@ -36,10 +36,11 @@ def data() -> SwipeData:
     return load_swipe_data(Data(train="synthetic:500", dev_share=0.3), LAYOUT, seed=0)
 
 
-@pytest.fixture
-def trained(data: SwipeData, tmp_path: Path) -> Path:
-    fit(SwipeTask(settings(), data, LAYOUT), settings(), tmp_path / "run", lambda _: None)
-    return tmp_path / "run" / "best.safetensors"
+@pytest.fixture(scope="module")
+def trained(data: SwipeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    fit(SwipeTask(settings(), data, LAYOUT), settings(), run, lambda _: None)
+    return run / "best.safetensors"
 
 
 def test_a_run_starts_from_the_weights_of_a_checkpoint(data: SwipeData, trained: Path) -> None:
@@ -49,6 +50,7 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(data: SwipeData, trained:
         assert torch.equal(tensor, tensors[name]), name
 
 
+@pytest.mark.slow
 def test_the_record_names_what_every_stage_has_seen(
     data: SwipeData, trained: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_logits_that_are_not_finite_show_in_the_loss_and_are_not_decoded(
     assert math.isnan(float(task.loss(task.batch(0)).detach()))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_the_word_loss_equals_the_uninterrupted_one(
     data: SwipeData, trained: Path, tmp_path: Path
 ) -> None:
