@@ -8,7 +8,7 @@ from android_harness.artefacts import Artefact
 from android_harness.measurement import DevicePlan, Measured, Runs
 from android_harness.parity import compare_places, judge_answers, replay, wanted_calls
 from android_harness.results import DeviceReport, Memory, Row
-from android_harness.runners.record import RunRecord
+from android_harness.runners.record import RunRecord, cpu_numbers
 from android_harness.stats import summarize
 from android_harness.thermal import drifting, limited, limiting
 from exporter.manifest import Verdict as VerdictEntry
@@ -95,5 +95,5 @@ def _short_of(run: RunRecord, plan: DevicePlan) -> Iterator[str]:
         yield f"only {len(run.latency_ns)} of {plan.iters} calls in {plan.max_secs:g} s"
     if run.threads is not None and run.threads != plan.threads:
         yield f"{run.threads} threads instead of {plan.threads}"
-    if plan.cpus is not None and run.cpus.got != run.cpus.asked:
+    if plan.cpus is not None and cpu_numbers(run.cpus.got) != cpu_numbers(plan.cpus):
         yield f"CPUs {run.cpus.got} instead of {plan.cpus}"

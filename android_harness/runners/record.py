@@ -9,6 +9,7 @@ one of an earlier run.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +109,12 @@ class Cpus(_Record):
 
     asked: str | None
     got: str
+
+
+def cpu_numbers(cpus: str) -> set[int]:
+    """The CPUs of such a list; "0,1" and "0-1" are the same."""
+    spans = re.findall(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", cpus)
+    return {cpu for first, last in spans for cpu in range(int(first), int(last or first) + 1)}
 
 
 class Times(_Record):
