@@ -168,6 +168,7 @@ def _open_devices(
     """The devices that were asked for; the Python runtimes are none."""
     from android_harness.devices.adb import FOLDER, AdbDevice
     from android_harness.devices.discovery import choose, find_adb
+    from android_harness.devices.folder import require_possible
     from android_harness.devices.local import LocalDevice
 
     for option, given in (("--serial", serials), ("--adb", adb), ("--device-dir", folder)):
@@ -177,6 +178,8 @@ def _open_devices(
     if Where.LOCAL in places:
         devices.append(LocalDevice())
     if Where.ANDROID in places:
+        # Before a device is asked how much space there is: it would look for the root for ever.
+        require_possible(folder or FOLDER)
         program = find_adb(adb)
         devices += [
             AdbDevice(chosen.serial, program, folder or FOLDER)

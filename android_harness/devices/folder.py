@@ -108,13 +108,7 @@ class DeviceFolder:
     device: Device
 
     def __post_init__(self) -> None:
-        parts = self.path.split("/")
-        if parts[0] or len(parts) < 3 or {"", ".", ".."} & set(parts[1:]) or "\n" in self.path:
-            raise UsageError(
-                f"{self.path!r} cannot be our folder on a device",
-                fix="name an absolute path of at least two parts, such as "
-                "/data/local/tmp/swipe-bench",
-            )
+        require_possible(self.path)
 
     @property
     def path(self) -> str:
@@ -294,6 +288,20 @@ class DeviceFolder:
         return UsageError(
             f"{self.path} on {self.device.name} is not a folder of ours",
             fix="name another one with --device-dir, or remove it yourself",
+        )
+
+
+def require_possible(path: str) -> None:
+    """Check that `path` can be our folder on a device.
+
+    Raises:
+        UsageError: it is not absolute, or so short that it is somebody else's.
+    """
+    parts = path.split("/")
+    if parts[0] or len(parts) < 3 or {"", ".", ".."} & set(parts[1:]) or "\n" in path:
+        raise UsageError(
+            f"{path!r} cannot be our folder on a device",
+            fix="name an absolute path of at least two parts, such as /data/local/tmp/swipe-bench",
         )
 
 

@@ -47,6 +47,16 @@ def test_what_only_devices_heed_is_refused_without_one(options: tuple[str, ...])
     assert options[0] in str(done.exception)
 
 
+@pytest.mark.parametrize("folder", ["swipe-bench", "data/x", "/data", "/data/../x"])
+def test_a_folder_that_cannot_be_ours_is_refused_before_a_device_is_asked(
+    folder: str, tmp_path: Path
+) -> None:
+    for options in ((), ("--clean",)):
+        done = _bench("--device", "android", "--device-dir", folder, "--adb", tmp_path, *options)
+        assert isinstance(done.exception, UsageError)
+        assert "cannot be our folder" in str(done.exception)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_measuring")
 def test_a_file_that_cannot_be_written_is_refused_before_measuring(
