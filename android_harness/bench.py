@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 from typing import Final
@@ -29,9 +30,23 @@ FindRunners = Callable[[Facts], RunnerSet]
 
 
 def bench_devices(
-    opened: Opened, devices: Sequence[Device], find: FindRunners, plan: DevicePlan, say: Say
+    opened: Opened,
+    devices: Sequence[Device],
+    find: FindRunners,
+    plan: DevicePlan,
+    say: Say,
+    *,
+    alone: bool = True,
 ) -> tuple[list[DeviceReport], dict[str, str]]:
     """Measure an opened bundle on `devices`, side by side.
+
+    Args:
+        opened: the bundle.
+        devices: at least one.
+        find: the runners for each.
+        plan: how long and how to measure.
+        say: told what is going on.
+        alone: whether nothing else was asked for before.
 
     Returns:
         The reports, and the reasons of devices that gave nothing, by name. A device that is lost
@@ -40,9 +55,10 @@ def bench_devices(
     Raises:
         SwipeError: the only device gave nothing.
     """
-    if len(devices) == 1:
-        measured = [_measure(opened, devices[0], find, plan, say)]
-        return _judge(opened, measured, plan, say), {}
+    if len(devices) == 1 and alone:
+        measured = _measure(opened, devices[0], find, plan, say)
+        return [_judge(opened, measured, plan, say)], {}
+    found: dict[str, Measured] = {}
     gone: dict[str, str] = {}
     stopped = Event()
     with ThreadPoolExecutor(len(devices)) as pool:
@@ -51,14 +67,27 @@ def bench_devices(
             for device in devices
         }
         try:
-            measured = [
-                found for name, future in waiting.items() if (found := _settled(name, future, gone))
-            ]
+            for name, future in waiting.items():
+                with sparing_others(name, gone):
+                    found[name] = future.result()
         except BaseException:  # interrupts reach this thread only, and the pool is waited for
             stopped.set()
             end_programs()
             raise
-    return _judge(opened, measured, plan, say), gone
+    reports = []
+    for name, measured in found.items():
+        with sparing_others(name, gone):
+            reports.append(_judge(opened, measured, plan, say))
+    return reports, gone
+
+
+@contextmanager
+def sparing_others(name: str, gone: dict[str, str]) -> Iterator[None]:
+    """Put the device `name` into `gone`, with the reason, if it gives nothing."""
+    try:
+        yield
+    except SwipeError as error:
+        gone[name] = f"{error}; {error.fix}"
 
 
 def _until(stopped: Event, say: Say) -> Say:
@@ -84,23 +113,9 @@ def _measure(
     return measure_device(device, facts, opened.artefacts, runners, plan, say)
 
 
-def _settled(name: str, future: Future[Measured], gone: dict[str, str]) -> Measured | None:
-    """What a device gave; a device that gave nothing is put into `gone`."""
-    try:
-        return future.result()
-    except SwipeError as error:
-        gone[name] = f"{error}; {error.fix}"
-        return None
-
-
-def _judge(
-    opened: Opened, measured: Sequence[Measured], plan: DevicePlan, say: Say
-) -> list[DeviceReport]:
-    reports = []
-    for found in measured:
-        say(f"{found.facts.serial}: parity of its outputs")
-        reports.append(judge_device(found, opened.artefacts, plan))
-    return reports
+def _judge(opened: Opened, measured: Measured, plan: DevicePlan, say: Say) -> DeviceReport:
+    say(f"{measured.facts.serial}: parity of its outputs")
+    return judge_device(measured, opened.artefacts, plan)
 
 
 def collect(

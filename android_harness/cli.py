@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -206,7 +207,7 @@ def _measure(
     runtime: str | None,
     say: Say,
 ) -> Results:
-    from android_harness.bench import bench_devices, collect
+    from android_harness.bench import bench_devices, collect, sparing_others
     from android_harness.devices.adb import AdbDevice
     from android_harness.host import measure_host
     from android_harness.interleaving import Plan
@@ -219,14 +220,20 @@ def _measure(
     # Phones first, because much can be missing there; alone, because adb's work is in the way here.
     for group in (group for group in (phones, here) if group):
         found, gone = bench_devices(
-            opened, group, lambda facts: runners_for(facts, runtime, say), plan, say
+            opened,
+            group,
+            lambda facts: runners_for(facts, runtime, say),
+            plan,
+            say,
+            alone=not (reports or lost),
         )
         reports += found
         lost |= gone
     if Where.HOST in places:
         rounds, calls = host
         length = Plan(blocks=rounds or 20, block_calls=calls or 25)
-        reports.insert(0, measure_host(opened, length, plan.threads, say))
+        with sparing_others(Where.HOST, lost) if reports or lost else nullcontext():
+            reports.insert(0, measure_host(opened, length, plan.threads, say))
     return collect(opened, reports, threads=plan.threads, plan=plan, lost=lost)
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_runs import PHONE, record
 from typer.testing import CliRunner, Result
 
-from android_harness import host
+from android_harness import bench, host
 from android_harness.artefacts import Opened, open_bundle
 from android_harness.bench import bench_devices, collect
 from android_harness.cli import app
-from android_harness.devices import Facts
+from android_harness.devices import Device, Facts, Thermal, discovery
+from android_harness.devices.adb import AdbDevice
+from android_harness.devices.discovery import Listed
 from android_harness.devices.local import LocalDevice
 from android_harness.interleaving import Plan
-from android_harness.measurement import DevicePlan, _skipped
-from android_harness.results import EAGER
+from android_harness.measurement import DevicePlan, Measured, Runs, _skipped
+from android_harness.pack import Answers
+from android_harness.results import EAGER, load_results
 from android_harness.runners import selection
 from android_harness.runners.build import Options
 from android_harness.runners.sets import RunnerManifest, RunnerSet
@@ -80,6 +85,33 @@ def test_what_a_device_lacks_is_known_before_this_machine_is_measured(
     assert "glibc-aarch64" in str(done.exception)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("spoiler", ["local", "host"])
+def test_what_a_phone_gave_is_kept_whatever_comes_after(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiler: str
+) -> None:
+    def measure(opened: object, device: Device, *given: object) -> Measured:
+        if device.name == spoiler:
+            raise MissingError("no runner", fix="build one")
+        heat = Thermal()
+        facts = replace(PHONE, serial=device.name)
+        return Measured(facts, heat, heat, 0.0, (), (), {}, {}, ())
+
+    def refuse(*given: object) -> None:
+        raise LoweringError("it cannot be executed", fix="export again")
+
+    monkeypatch.setattr(bench, "_measure", measure)
+    monkeypatch.setattr(host, "measure_host", refuse)
+    monkeypatch.setattr(discovery, "find_adb", lambda asked: Path("adb"))
+    monkeypatch.setattr(discovery, "choose", lambda adb, serials: [Listed("A", "device", None)])
+    out = tmp_path / "bench.json"
+    done = _bench(published, "--device", "android", "--device", spoiler, "--json", out)
+    assert isinstance(done.exception, MissingError), done.output
+    results = load_results(out)
+    assert [device.facts.serial for device in results.devices] == ["A"]
+    assert list(results.lost) == [spoiler]
+
+
 @pytest.fixture(scope="module")
 def opened(published: Path) -> Opened:
     """A bundle of two artefacts."""
@@ -108,6 +140,25 @@ def test_a_missing_library_leaves_out_its_own_artefacts_only(
     programs = RunnerManifest.model_construct(programs={"onnx": None})
     skipped = dict(_skipped(partly.artefacts, RunnerSet(published, programs)))
     assert skipped == {"onnx agnostic fp32": reason}
+
+
+@pytest.mark.slow
+def test_a_device_whose_answers_cannot_be_judged_does_not_spoil_the_others(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(opened: object, device: Device, *given: object) -> Measured:
+        heat = Thermal()
+        cut = {name: Runs(answers=Answers((), ()), rounds=[record()]) for name in names}
+        runs = cut if device.name == "bad" else {}
+        return Measured(replace(PHONE, serial=device.name), heat, heat, 0.0, (), (), runs, {}, ())
+
+    names = [artefact.name for artefact in opened.artefacts]
+    monkeypatch.setattr(bench, "_measure", measure)
+    phones = [AdbDevice(name, tmp_path) for name in ("bad", "good")]
+    reports, lost = bench_devices(opened, phones, pytest.fail, DevicePlan(), lambda line: None)
+    assert [report.facts.serial for report in reports] == ["good"]
+    assert list(lost) == ["bad"]
+    assert "0 answers to" in lost["bad"]
 
 
 @pytest.mark.slow
