@@ -206,7 +206,8 @@ class DeviceFolder:
         if done.code == 0:
             take(self.device, self.path)
             self.stale_run_cleanup()
-            self._shell("rm -rf {folder}")
+            # What says that the folder is ours goes last: a removal that is cut can be repeated.
+            self._shell("cd {folder} && rm -rf files sets runs && rm -rf {folder}")
         return done.code == 0
 
     def _place(self, folder: str, files: Mapping[str, Path]) -> None:

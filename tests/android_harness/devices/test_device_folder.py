@@ -164,6 +164,28 @@ def test_clean_removes_the_folder_and_only_that(device: Device, model: Path) -> 
     assert not folder.clean(), "there is none any more"
 
 
+def test_a_removal_that_was_cut_can_be_repeated(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows in which order a folder's entries are removed: here hidden ones go first."""
+    device = LocalDevice(str(tmp_path / "device"))
+    folder = DeviceFolder(device)
+    with folder.lock():
+        pushed = Path(folder.ensure_file(model))
+    cut = tmp_path / "bin" / "rm"
+    cut.parent.mkdir()
+    cut.write_text('#!/bin/sh\nfor last; do :; done\n/bin/rm -f "$last"/.[!.]*\nexit 1\n')
+    cut.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(cut.parent), prepend=":")
+        with pytest.raises(MissingError, match="cannot be used"):
+            folder.clean()
+    assert pushed.is_file()
+    shutil.rmtree(Path(device.folder, "lock"))
+    assert folder.clean()
+    assert not Path(device.folder).exists()
+
+
 def test_a_folder_of_something_else_is_neither_used_nor_removed(device: Device) -> None:
     photos = Path(device.folder, "photos")
     photos.mkdir(parents=True)
