@@ -166,7 +166,7 @@ def _latency_cells(row: Row, eager: float | None) -> dict[str, str]:
         "p90 ms": f"{latency.p90_ms:.3f}",
         "p99 ms": f"{latency.p99_ms:.3f}",
         "x eager": f"{latency.p50_ms / eager:.2f}" if eager else "-",
-        "MB": f"{peak / 1000:.0f}" if peak else "-",
+        "MB": f"{peak * 1024 / 1e6:.0f}" if peak else "-",  # the kernel's kB are 1024 bytes
     }
 
 
