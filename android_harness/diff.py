@@ -104,6 +104,12 @@ def compare_results(old: Results, new: Results, tolerance: Tolerance) -> Compari
                     )
             else:
                 apart.append(f"{device.title}, {row.name}: latency not compared, {reason}")
+        names = {row.name for row in device.rows}
+        apart += [
+            f"{device.title}, {name}: not in the earlier results"
+            for name in pairs
+            if name not in names
+        ]
     apart += [
         f"{device.title}: not in the earlier results"
         for device in new.devices

@@ -68,6 +68,13 @@ def test_an_artefact_that_is_no_longer_measured_is_a_regression() -> None:
     assert [(c.row, c.figure) for c in found.regressions] == [(other.name, "measured")]
 
 
+def test_an_artefact_that_was_not_measured_before_is_said() -> None:
+    other = row("executorch baked int8", status="FAIL")
+    found = compare_results(results(row()), results(row(), other), Tolerance())
+    assert found.apart == ("Pixel 9, executorch baked int8: not in the earlier results",)
+    assert found.compared == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
