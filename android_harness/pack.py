@@ -17,6 +17,7 @@ A file without its end is one that was cut, and nothing of it is used.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ START: Final = b"SWPACK01"
 END: Final = b"SWPEND01"
 ALIGNMENT: Final = 64
 RETURNED, REFUSED = 0, 1
+MOST_DIMENSIONS: Final = 16
+"""What the runners read and write."""
 
 TYPES: Final = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9}
 """Type codes: those of ONNX's TensorProto.DataType."""
@@ -111,6 +114,8 @@ def read_answers(data: bytes) -> Answers:
     if reader.take(len(START)) != START:
         raise _damaged("it does not start as one")
     tensors, count = reader.unpack("<II")
+    if not tensors:
+        raise _damaged("its calls have no arrays")
     names, types = [], []
     for _ in range(tensors):
         code, length = reader.unpack("<II")
@@ -134,8 +139,10 @@ def _read_call(reader: _Reader, types: Sequence[np.dtype[Any]]) -> Returned | Re
     arrays = []
     for dtype in types:
         (rank,) = reader.unpack("<I")
+        if rank > MOST_DIMENSIONS:
+            raise _damaged(f"an array has {rank} dimensions")
         *shape, size = reader.unpack(f"<{rank}qQ")
-        if any(extent < 0 for extent in shape) or int(np.prod(shape)) * dtype.itemsize != size:
+        if any(extent < 0 for extent in shape) or math.prod(shape) * dtype.itemsize != size:
             raise _damaged(f"an array of shape {shape} has {size} bytes")
         reader.align()
         array = np.frombuffer(reader.take(size), dtype=dtype).reshape(shape)

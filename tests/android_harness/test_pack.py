@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,29 @@ def test_a_damaged_pack_is_refused(at: int, value: bytes, reason: str) -> None:
     whole[at : at + 1] = value
     with pytest.raises(GateError, match=reason):
         read_answers(bytes(whole))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "reason"),
+    [
+        ((2**32, 2**32), 0, "array of shape"),
+        ((2**62, 4, 0), 1, "array of shape"),
+        ((1,) * 17, 4, "17 dimensions"),
+        ((1,) * 100, 4, "100 dimensions"),
+    ],
+    ids=["product", "size", "one more", "many"],
+)
+def test_a_shape_that_no_array_can_have_is_refused(
+    shape: tuple[int, ...], size: int, reason: str
+) -> None:
+    array = struct.pack(f"<II{len(shape)}qQ", 0, len(shape), *shape, size)
+    with pytest.raises(GateError, match=reason):
+        read_answers(pack_calls([CALL])[:32] + array + bytes(1000))
+
+
+def test_answers_without_arrays_are_refused() -> None:
+    with pytest.raises(GateError, match="no arrays"):
+        read_answers(b"SWPACK01" + struct.pack("<III", 0, 1, 0) + b"SWPEND01")
 
 
 def test_a_refused_call_comes_with_its_reason() -> None:
