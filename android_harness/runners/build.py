@@ -228,9 +228,13 @@ class _Build:
 
 
 def _direct_needs(readelf: str, path: Path) -> list[str]:
-    done = subprocess.run(
-        [readelf, "--dynamic", "--wide", str(path)], capture_output=True, text=True, check=False
-    )
+    command = [readelf, "--dynamic", "--wide", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise MissingError(
+            f"{readelf} cannot be started: {error.strerror}", fix="install GNU binutils"
+        ) from error
     if done.returncode != 0:
         raise GateError(
             f"{readelf} cannot read {path.name}: {done.stderr.strip()}", fix="build again"

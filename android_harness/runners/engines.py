@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -245,7 +246,7 @@ def _unpack(archive: Path, scratch: Path, prefixes: tuple[str, ...]) -> Path:
         with zipfile.ZipFile(archive) as content:
             members = [name for name in content.namelist() if name.startswith(prefixes)]
             content.extractall(folder, members)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(
             f"{archive} cannot be unpacked: {error}", fix="download it again"
         ) from error

@@ -15,7 +15,7 @@ from runner_builds import build_or_say
 from typer.testing import CliRunner
 
 from android_harness.runners import engines, toolchains
-from android_harness.runners.build import Options, build_set
+from android_harness.runners.build import Options, _direct_needs, build_set
 from android_harness.runners.engines import (
     HEADER,
     INCLUDE_VARIABLE,
@@ -100,6 +100,18 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
             find_onnxruntime("android-arm64-v8a", Sources(ort_aar=path), tmp_path / "scratch")
 
 
+def test_an_archive_that_was_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "onnxruntime-android-1.31.1.aar"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("jni/arm64-v8a/libonnxruntime.so", bytes(range(256)) * 100)
+    whole = path.read_bytes()
+    start = whole.index(b"libonnxruntime.so") + len(b"libonnxruntime.so")
+    for at in range(start, start + 100):
+        path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        with pytest.raises(UsageError, match="cannot be unpacked"):
+            find_onnxruntime("android-arm64-v8a", Sources(ort_aar=path), tmp_path / "scratch")
+
+
 def test_wheels_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no onnxruntime-.*aarch64\.whl in"):
         find_onnxruntime("glibc-aarch64", Sources(wheels=tmp_path), tmp_path)
@@ -151,6 +163,13 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no aarch64-linux-gnu-gcc") as caught:
         find_toolchain("glibc-aarch64", None)
     assert "gcc-aarch64-linux-gnu" in caught.value.fix
+
+
+def test_no_readelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A compiler answers with the bare name of a program that it does not have."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingError, match="readelf cannot be started"):
+        _direct_needs("readelf", tmp_path / "runner_ort")
 
 
 def test_neither_engine(
