@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -111,6 +112,9 @@ def bench(
     from android_harness.thermal import Gate
     from exporter.manifest import BENCH
 
+    for option, seconds in (("--min-secs", min_secs), ("--sustained", sustained)):
+        if not isfinite(seconds):
+            raise UsageError(f"{option} {seconds:g} has no end", fix="name a number of seconds")
     places = tuple(dict.fromkeys(device or [Where.HOST]))
     if places == (Where.HOST,):
         _refuse_options_of_devices(clean, cpus, ep != CPU, runtime, sustained)

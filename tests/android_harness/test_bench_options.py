@@ -52,6 +52,13 @@ def test_what_only_devices_heed_is_refused_without_one(options: tuple[str, ...])
     assert options[0] in str(done.exception)
 
 
+@pytest.mark.parametrize("option", ["--min-secs", "--sustained"])
+def test_seconds_that_never_end_are_refused(option: str) -> None:
+    done = _bench("--device", "local", option, "inf")
+    assert isinstance(done.exception, UsageError)
+    assert f"{option} inf" in str(done.exception)
+
+
 @pytest.mark.parametrize("folder", ["swipe-bench", "data/x", "/data", "/data/../x"])
 def test_a_folder_that_cannot_be_ours_is_refused_before_a_device_is_asked(
     folder: str, tmp_path: Path
