@@ -16,8 +16,11 @@
 #define THERMAL SYSFS "/class/thermal"
 #define CPU SYSFS "/devices/system/cpu"
 
-/* Drivers report a sensor that is off as 0 K, or as a huge number. */
-enum { COLDEST_MC = -40000, HOTTEST_MC = 200000 };
+/*
+ * Drivers report a sensor that is off as 0, as 0 K, or as a huge number; some count in units of their
+ * own. readings.py two folders above has the same bounds.
+ */
+enum { COLDEST_MC = 1000, HOTTEST_MC = 199999 };
 
 int64_t now_ns(void)
 {

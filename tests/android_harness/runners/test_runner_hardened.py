@@ -156,6 +156,7 @@ def _speeds(cpu: int, most: str) -> dict[str, str]:
         (_zones(("cpu-0-0\n", "41000\n"), ("CPUSS-1\n", "43500\n")), 43500, None),
         (_zones(("BIG\n", "50000\n"), ("battery\n", "90000\n")), 50000, None),
         (_zones(("cpu0\n", "-274000\n"), ("cpu1\n", "39000\n")), 39000, None),
+        (_zones(("cpu0\n", "0\n"), ("cpu1\n", "45\n"), ("cpu2\n", "-40000\n")), None, None),
         (_zones(("cpu0\n", ""), ("cpu1\n", "no number"), ("cpu2\n", "9999999999")), None, None),
         (_speeds(0, "2400000\n"), None, 2400000),
         ({**_speeds(0, "2400000\n"), **_speeds(1, "1100000\n")}, None, 2400000),
