@@ -169,7 +169,8 @@ def measure_device(
         executable = [artefact for artefact in fitting if artefact.name not in skipped]
         say(f"{device.name}: copying runners, {len(executable)} artefacts and their calls")
         launcher = Launcher(device, folder, runners, folder.ensure_set(runners.paths))
-        placed = _place(folder, executable)
+        skipped |= _hindered(executable, launcher)
+        placed = _place(folder, [each for each in executable if each.name not in skipped])
         first = wait_until_cool(device, plan.gate, say)
         for item in placed:
             say(f"{device.name}: outputs of {item.artefact.name}")
@@ -203,6 +204,13 @@ def _skipped(artefacts: Sequence[Artefact], runners: RunnerSet) -> Iterator[tupl
             yield artefact.name, f"no runner for {artefact.target.name}: {reason}; then {fix}"
         elif artefact.evidence.texts is not None:
             yield artefact.name, "its operators on text are a library that is not on the device"
+
+
+def _hindered(artefacts: Sequence[Artefact], launcher: Launcher) -> dict[str, str]:
+    """What cannot be executed because its runner does not start, which is no fault of its own."""
+    found = {engine: launcher.hindrance(engine) for engine in {a.target.name for a in artefacts}}
+    why = ((artefact.name, found[artefact.target.name]) for artefact in artefacts)
+    return {name: reason for name, reason in why if reason is not None}
 
 
 def _place(folder: DeviceFolder, artefacts: Sequence[Artefact]) -> list[_Placed]:

@@ -11,6 +11,7 @@ import hashlib
 import secrets
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ GRACE_SECONDS: Final = 60.0
 
 FINISHED, USAGE, FAILED = 0, 2, 3
 """Exit statuses of a runner; the first and the last come with a record."""
+NOT_STARTED: Final = (126, 127)
+"""Exit statuses of a shell, for a program that it cannot start; no runner has them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,20 @@ class Launcher:
     folder: DeviceFolder
     runners: RunnerSet
     place: str
+
+    def hindrance(self, engine: str) -> str | None:
+        """Why the program of `engine` cannot be started there at all; None: it can.
+
+        Raises:
+            MissingError: the device is gone.
+        """
+        ended = self.device.shell(self._start(self.runners.command(engine)))
+        if ended.code not in NOT_STARTED:
+            return None
+        return (
+            f"the runner for {engine} cannot be started{_said(ended)}; see whether the device's "
+            "folder takes programs, or build the runners for its system"
+        )
 
     def run(
         self, engine: str, model: str, sha256: str, pack: str, asked: Asked, *, outputs: bool
@@ -95,15 +112,16 @@ class Launcher:
     def _command(self, engine: str, asking: Invocation, place: str) -> str:
         """One line for the device's shell; the runner takes the shell's place."""
         words = [*self.runners.command(engine), *asking.arguments()]
+        return self._start(words, before=f"echo $$ > {shlex.quote(place)}/pid && ")
+
+    def _start(self, words: Sequence[str], before: str = "") -> str:
         environment = ["ORT_DISABLE_TELEMETRY=1", f"LD_LIBRARY_PATH={self.place}"]
         return (
-            f"cd {shlex.quote(self.place)} && echo $$ > {shlex.quote(place)}/pid && "
-            f"exec env {shlex.join([*environment, *words])}"
+            f"cd {shlex.quote(self.place)} && {before}exec env {shlex.join([*environment, *words])}"
         )
 
     def _record(self, ended: Completed, place: str, asking: Invocation) -> RunRecord:
-        said = (ended.stderr or ended.stdout).strip().splitlines()
-        last = f": {said[-1]}" if said else ""
+        last = _said(ended)
         if ended.code == USAGE:
             raise UsageError(
                 f"the runner on {self.device.name} does not do that{last}",
@@ -145,3 +163,9 @@ class Launcher:
             path = Path(scratch) / "pulled"
             self.device.pull(remote, path)
             return path.read_bytes()
+
+
+def _said(ended: Completed) -> str:
+    """The last line that a program printed, to be put behind what became of it."""
+    lines = (ended.stderr or ended.stdout).strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

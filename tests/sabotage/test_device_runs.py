@@ -137,6 +137,19 @@ def test_a_runner_that_crashes_fails_its_artefact_and_has_no_latency(measure: Me
         assert row.latency_ns == ()
 
 
+@pytest.mark.parametrize("interpreter", ["/nowhere/sh", "/"], ids=["absent", "forbidden"])
+def test_a_runner_that_cannot_be_started_says_nothing_of_its_artefacts(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    """As on a device whose folder takes no programs, or that lacks the loader of ours."""
+    monkeypatch.setattr(f"{__name__}.WRAPPER", WRAPPER.replace("/bin/sh", interpreter))
+    report = measure("", "")
+    assert report.rows == ()
+    assert list(report.skipped) == ["onnx baked fp32", "onnx agnostic fp32"]
+    for reason in report.skipped.values():
+        assert reason.startswith("the runner for onnx cannot be started: env: ")
+
+
 def test_an_artefact_that_fails_in_a_later_round_has_no_latency(measure: Measure) -> None:
     """The second timed start of each artefact crashes."""
     counting = (
