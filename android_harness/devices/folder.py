@@ -47,11 +47,12 @@ _DIGEST_BYTES_PER_SECOND: Final = 1_000_000
 
 _PREPARE: Final = """d={folder}
 if [ ! -e "$d/{marker}" ]; then
-  if [ -n "$(ls -A "$d" 2>/dev/null)" ]; then exit 3; fi
+  if [ -n "$(ls -A "$d" 2>/dev/null)" ] && [ ! -e "$d/{marker}" ]; then exit 3; fi
   mkdir -p "$d" && echo 1 >"$d/{marker}" || exit 4
 fi
 mkdir -p "$d/files" "$d/sets" "$d/runs"
 """
+"""What is in the folder may be the marker of another host, which has come at the same time."""
 _DIGEST: Final = """for p in {programs}; do command -v $p >/dev/null 2>&1 && break; p=; done
 [ -n "$p" ] || exit 3
 mkdir -p {folder} && cd {folder} && touch . || exit 4

@@ -36,7 +36,7 @@ make() {{
 }}
 age() {{ at=$(stat -c %Y "$1" 2>/dev/null) && age=$(( $(date +%s) - at )); }}
 fresh() {{ [ $age -le {stale} ] && [ $age -ge -{stale} ]; }}
-if make; then echo taken; exit 0; fi
+if make || {{ [ ! -d lock ] && make; }}; then echo taken; exit 0; fi
 [ -d lock ] || {{ echo "no lock can be made there" >&2; exit 4; }}
 if ! mkdir takeover 2>/dev/null; then
   if age takeover && ! fresh; then rmdir takeover; fi
@@ -50,7 +50,9 @@ rm -rf lock
 make || {{ echo raced; exit 0; }}
 echo "taken over from $seen"
 """
-"""Only one host at a time looks whether a lock is stale and takes it over, so that none takes over
+"""A lock that was in the way may be given back by the next look: then it is made once more.
+
+Only one host at a time looks whether a lock is stale and takes it over, so that none takes over
 the lock that another has just made; a clock that was set back makes a lock stale as well."""
 
 _TOUCH: Final = """cd {folder} && [ "$(cat lock/owner)" = {owner} ] && touch lock/owner"""

@@ -364,6 +364,42 @@ def test_of_many_at_once_one_gets_the_lock(tmp_path: Path, left_behind: bool) ->
         shutil.rmtree(lock)
 
 
+@pytest.fixture
+def meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Have something happen when the device executes a program: what another host does then."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+
+    def happens(program: str, script: str) -> None:
+        path = programs / program
+        path.write_text(f'#!/bin/sh\n{script}\nexec /bin/{program} "$@"\n')
+        path.chmod(0o755)
+
+    return happens
+
+
+def test_a_folder_that_another_host_makes_at_the_same_time_is_ours(
+    tmp_path: Path, meanwhile: Callable[[str, str], None]
+) -> None:
+    device = LocalDevice(str(tmp_path / "device"))
+    meanwhile("ls", f"mkdir -p {device.folder} && echo 1 >{device.folder}/{MARKER}")
+    with DeviceFolder(device).lock():
+        pass
+
+
+def test_a_lock_that_was_given_back_since_it_was_tried_is_taken(
+    tmp_path: Path, meanwhile: Callable[[str, str], None]
+) -> None:
+    device = LocalDevice(str(tmp_path / "device"))
+    folder = DeviceFolder(device)
+    with folder.lock():
+        pass
+    meanwhile("mkdir", '[ "$*" != lock ] || [ -e tried ] || { touch tried; exit 1; }')
+    assert take(device, device.folder).taken_from is None
+    assert Path(device.folder, "tried").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
