@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ from train.finite import require_finite
 
 PADDING_DELTA = Limits(max_abs_delta=1e-4, frame_agreement=0.0, accuracy_drop=100.0)
 """What padding may change of the real outputs: rounding only."""
+ASKED_AGAIN: Final = 8
+"""Verification samples that the network has to answer a second time."""
+REPEATED: Final = 1e-4
+"""What its answer may differ by then, relative to its largest number: kernels choose the order of
+a sum by where memory lies."""
 
 
 def require_finite_weights(given: Exportable) -> None:
@@ -45,7 +51,8 @@ def run(module: torch.nn.Module, call: Inputs, what: str) -> NDArray[np.float32]
     """
     try:
         with torch.inference_mode():
-            output = module(*(torch.from_numpy(value) for value in call.values()))
+            # Copies: a network may write into what it is given, and the next one is asked the same.
+            output = module(*(torch.tensor(value) for value in call.values()))
     except Exception as error:
         # Any type: this is someone's own code.
         first = next(iter(str(error).splitlines()), "")
@@ -64,8 +71,31 @@ def run(module: torch.nn.Module, call: Inputs, what: str) -> NDArray[np.float32]
             fix="keep the batch as the first axis of the output",
         )
     require_finite({f"output for {what}": output}, where="of the network", fix="train again")
-    array: NDArray[np.float32] = output[0].numpy()
+    # A copy: a network may write its next answer where this one is.
+    array: NDArray[np.float32] = output[0].numpy().copy()
     return array
+
+
+def require_repeatable(given: Exportable, outputs: Outputs) -> None:
+    """Refuse a network that answers by more than its inputs; `outputs` are its `references`.
+
+    What chance or memory adds would also be measured as rounding, and so be allowed to artefacts.
+
+    Raises:
+        GateError: names the first sample that was answered otherwise the second time.
+    """
+    asked = given.verification[:ASKED_AGAIN]
+    for number, (call, first) in enumerate(zip(asked, outputs[:ASKED_AGAIN], strict=True)):
+        what = f"verification sample {number}"
+        again = given.real(call, run(given.module, call, what))
+        if again.shape == first.shape:
+            largest = float(np.abs(again.astype(np.float64) - first).max())
+            if largest <= REPEATED * float(np.abs(first).max()):
+                continue
+        raise GateError(
+            f"the network answers {what} otherwise when it is asked again",
+            fix="let it depend on its inputs alone: no dropout, noise or memory in eval()",
+        )
 
 
 def answer(given: Exportable, outputs: Outputs) -> Answers:

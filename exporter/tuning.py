@@ -93,7 +93,7 @@ class CalibrationError:
         self._calls = lowering.calibration[:SAMPLES]
         with torch.inference_mode():
             self._wanted = [
-                np.asarray(lowering.module(*map(torch.from_numpy, call.values())).numpy())
+                np.array(lowering.module(*map(torch.tensor, call.values())).numpy())
                 for call in self._calls
             ]
 

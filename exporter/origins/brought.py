@@ -24,7 +24,14 @@ from exporter.formats.build import signature
 from exporter.manifest import CHECKPOINT, VERIFICATION, ModelSource, TensorEntry, ViewEntry
 from exporter.origins import require_weights
 from exporter.origins.requests import ModelRequest
-from exporter.proof import evidence_of, references, require_meaning, rounding_of, run
+from exporter.proof import (
+    evidence_of,
+    references,
+    require_meaning,
+    require_repeatable,
+    rounding_of,
+    run,
+)
 from exporter.subject import Subject
 from exporter.sweep import beyond, extremes, paddings
 from swipe.errors import GateError, UsageError
@@ -45,6 +52,7 @@ def open_brought(request: ModelRequest, say: Say) -> BroughtOrigin:
     if given.metric is None:
         say("there is no metric: what quantization costs in accuracy cannot be said")
     outputs = references(given)
+    require_repeatable(given, outputs)
     rounding = rounding_of(given, outputs, say)
     require_meaning(given, outputs, rounding)
     evidence_of(given, outputs, rounding)

@@ -7,14 +7,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brought_models import AXIS, BLANK, CLASSES, Pooled, classes, sequence_call, sequences
+from brought_models import (
+    AXIS,
+    BLANK,
+    CLASSES,
+    Perceptron,
+    Pooled,
+    classes,
+    sequence_call,
+    sequences,
+)
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from exporter.adapter import Axis, Exportable, Kind, Reading
 from exporter.evidence import judge
 from exporter.parity import Limits, Status
-from exporter.proof import evidence_of, references, require_meaning, rounding_of, run
+from exporter.proof import (
+    evidence_of,
+    references,
+    require_meaning,
+    require_repeatable,
+    rounding_of,
+    run,
+)
 from exporter.sweep import beyond, extremes, paddings, resized
 from swipe.errors import GateError, LoweringError, NonFiniteError, UsageError
 
@@ -23,6 +40,7 @@ LIMITS = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
 
 def _proven(given: Exportable) -> None:
     outputs = references(given)
+    require_repeatable(given, outputs)
     require_meaning(given, outputs, 0.0)
     evidence_of(given, outputs, 0.0)
 
@@ -109,6 +127,54 @@ def test_what_gives_no_single_finite_tensor_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         references(classes(module=module))
+
+
+class Dropping(Perceptron):
+    """Drops in eval() too, as `dropout` does whose ``training`` was written out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.dropout(x, 0.1, training=True))
+
+
+class Counting(Perceptron):
+    """Remembers how often it was called."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) + 0.01 * self.calls
+
+
+@pytest.mark.parametrize("network", [Dropping, Counting])
+def test_a_network_that_answers_by_more_than_its_inputs_is_refused(
+    network: type[Perceptron],
+) -> None:
+    torch.manual_seed(0)
+    given = classes(module=network().eval(), reading=Reading(Kind.VALUES), metric=None)
+    with pytest.raises(GateError, match="answers verification sample 0 otherwise when"):
+        _proven(given)
+
+
+class Reusing(Perceptron):
+    """Gives the same memory with every answer, and writes into what it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(1, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kept.copy_(super().forward(x.mul_(2)))  # type: ignore[operator, no-any-return]
+
+
+def test_answers_and_samples_stay_what_they_are_where_a_network_writes_into_them() -> None:
+    torch.manual_seed(0)
+    given = classes(module=Reusing().eval())
+    before = [given.digest(call) for call in given.verification]
+    outputs = references(given)
+    assert [given.digest(call) for call in given.verification] == before
+    assert not np.array_equal(outputs[0], outputs[1])
+    require_repeatable(given, outputs)
 
 
 @pytest.mark.parametrize("scores", [[0.5] * 399, [1.5] * 400, [float("nan")] * 400])
