@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from exporter.parity.outputs import (
 )
 from exporter.parity.verdict import Level, Limits, Status, Verdict, refused
 from swipe.scoring import Edits, count_edits
+
+UNTOLD: Final = "outputs are values that no metric scores: what they may lose cannot be told"
+"""Why quantized values are not known to be good, however far they are from PyTorch's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,9 @@ def compare(
         if outcome is Status.FAIL or (limits.bounded and outcome is Status.UNVERIFIED):
             reasons.append(why)
             status = Status.FAIL if Status.FAIL in (status, outcome) else Status.UNVERIFIED
+    elif limits.bounded and metrics.agreement is None:
+        reasons.append(UNTOLD)
+        status = Status.FAIL if status is Status.FAIL else Status.UNVERIFIED
     return Verdict(status, level, tuple(reasons), metrics.to_dict())
 
 

@@ -21,6 +21,7 @@ from exporter.policy import Policy
 from exporter.report import write_report
 from exporter.targets import find_target
 from exporter.verification import Finding, Gate, Outcome, exit_code, verify
+from exporter.verification.consistency import contradictions
 from swipe.errors import ExitCode, GateError, UsageError
 from train.inspection.kinds import inspect_file
 
@@ -181,6 +182,32 @@ def test_verify_refuses_another_factory_other_weights_and_other_calibration(
     assert refused() == {Gate.CHECKPOINT}
     with pytest.raises(UsageError, match="is for swipe models"):
         verify(folder, deep=False, lexicon="wordfreq", say=lambda line: None)
+
+
+@pytest.mark.slow
+def test_quantized_values_that_nobody_scores_contradict_their_pass(bundle: Path) -> None:
+    manifest = load_manifest(bundle)
+    nothing = {"agreement": None, "cost": None, "scores": {}, "reference_scores": {}}
+    (entry,) = manifest.formats
+    assert entry.taken.rung != "fp32"
+    rungs = [
+        rung.model_copy(
+            update={
+                "verdict": rung.verdict.model_copy(
+                    update={"metrics": {**(rung.verdict.metrics or {}), **nothing}}
+                )
+            }
+        )
+        for rung in entry.rungs
+    ]
+    source = manifest.source.model_copy(update={"outputs": "values", "metric": None})
+    formats = (entry.model_copy(update={"rungs": tuple(rungs)}),)
+    edited = manifest.model_copy(update={"source": source, "formats": formats})
+    refused = [f for f in contradictions(edited) if f.outcome is Outcome.REFUSED]
+    assert {(f.gate, f.about) for f in refused} == {
+        (Gate.VERDICTS, f"onnx classes {entry.taken.rung}")
+    }
+    assert "PASS although outputs are values that no metric scores" in refused[0].detail
 
 
 @pytest.mark.slow

@@ -56,6 +56,22 @@ def test_an_equal_answer_passes() -> None:
     assert verdict.metrics["cost"]["drop"] == 0.0
 
 
+def test_values_that_nobody_scores_are_not_passed_where_a_loss_has_to_be_bounded() -> None:
+    """Neither decisions nor a score tell what int8 made of them."""
+    values, sound = Reading(Kind.VALUES), replace(LIMITS, max_abs_delta=None)
+    wanted, given = (replace(_answers(seed), words=None, scores={}) for seed in (0, 1))
+    for limits, status in (
+        (replace(sound, bounded=True), Status.UNVERIFIED),
+        (replace(LIMITS, bounded=True), Status.FAIL),
+        (sound, Status.PASS),
+    ):
+        verdict = compare(wanted, given, POPULATION, values, limits)
+        assert verdict.status is status
+        assert limits.bounded == any("no metric scores" in reason for reason in verdict.reasons)
+    scored = compare(_answers(), _answers(), POPULATION, values, replace(sound, bounded=True))
+    assert not any("no metric scores" in reason for reason in scored.reasons)
+
+
 @pytest.mark.parametrize("level", Level)
 def test_a_verdict_has_the_level_at_which_the_artefact_was_executed(level: Level) -> None:
     for candidate in (_answers(), _answers(1), Answers([])):
