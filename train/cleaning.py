@@ -65,7 +65,8 @@ def plan_removals(folder: Path, keep: int | None = None) -> Plan:
 
     Args:
         folder: where to look, with its subfolders.
-        keep: valid checkpoints to keep per folder: ``best`` and the newest; None keeps all.
+        keep: valid checkpoints to keep of each folder and architecture: ``best`` and the newest;
+            None keeps all.
 
     Raises:
         UsageError: there is no checkpoint below `folder`, or `keep` is less than 1.
@@ -79,13 +80,13 @@ def plan_removals(folder: Path, keep: int | None = None) -> Plan:
         if not removals and not left:
             raise
         found = []
-    valid: dict[Path, list[Path]] = defaultdict(list)
+    valid: dict[tuple[Path, str | None], list[Path]] = defaultdict(list)
     for path in found:
         inspection = inspect_file(path)
         verdict = f"{inspection.verdict}: {[*inspection.reasons, inspection.unchecked][0]}"
         if path.suffix in SUFFIXES and os.path.isfile(path) and not path.is_symlink():
             if inspection.valid:
-                valid[path.parent].append(path)
+                valid[path.parent, inspection.architecture_sha256].append(path)
             elif inspection.reasons and not inspection.refused:
                 removals.append(Finding(path, verdict))
             else:
@@ -156,7 +157,7 @@ def _why_it_stays(path: Path) -> str:
 
 
 def _surplus(paths: Sequence[Path], keep: int) -> list[Path]:
-    """All but `keep` of the valid checkpoints of one folder.
+    """All but `keep` of the valid checkpoints of one architecture in one folder.
 
     States to resume from are not counted, since nobody can use them as models; ``best`` always is.
     """

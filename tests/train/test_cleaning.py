@@ -214,6 +214,15 @@ def test_the_parts_of_one_model_are_not_taken_for_its_versions(tmp_path: Path) -
     assert _left(tmp_path) == {}
 
 
+def test_another_model_in_the_folder_is_no_version(tmp_path: Path) -> None:
+    """Released models lie side by side: to keep one version of each is to keep them all."""
+    for name, size in (("base", 5), ("nano", 3), ("tiny", 2)):
+        save_file({"w": torch.ones(size)}, tmp_path / f"{name}.safetensors")
+    save_file({"v": torch.ones(3)}, tmp_path / "other.safetensors")
+    torch.save({"w": torch.zeros(3)}, _aged(tmp_path / "nano.safetensors", 9).with_suffix(".pt"))
+    assert _planned(tmp_path, keep=1) == {"nano.safetensors": "older"}
+
+
 def test_a_broken_part_of_a_model_goes(tmp_path: Path) -> None:
     save_file(BROKEN, tmp_path / "model-00001-of-00002.safetensors")
     assert set(_planned(tmp_path, keep=1)) == {"model-00001-of-00002.safetensors"}

@@ -89,7 +89,9 @@ def clean(
     folder: Annotated[Path, typer.Argument(help="Folder of runs or checkpoints.")],
     keep: Annotated[
         int | None,
-        typer.Option(help="Keep this many valid ones per folder, best first; default: all."),
+        typer.Option(
+            help="Valid versions of a model to keep per folder, best first; default: all."
+        ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Really delete.")] = False,
 ) -> None:

@@ -8,6 +8,8 @@ One tensor is looked at at a time, in pieces, so that a file may be larger than 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -61,6 +63,8 @@ class Inspection:
         tensors: number of tensors.
         values: number of stored values in them.
         sha256: over names, types, shapes and bytes of the tensors; None when unreadable.
+        architecture_sha256: over their names and shapes only, which the versions of one model
+            share; None when unreadable.
         stats: of each floating-point tensor, empty unless asked for and finite.
     """
 
@@ -74,6 +78,7 @@ class Inspection:
     tensors: int = 0
     values: int = 0
     sha256: str | None = None
+    architecture_sha256: str | None = None
     stats: tuple[TensorStats, ...] = ()
 
     @property
@@ -131,7 +136,9 @@ def judge(
     unknown: list[str] = []
     values, floats, largest = 0, 0, 0.0
     bad, finite, whole = False, True, True
+    shapes: list[tuple[str, list[int]]] = []
     for name, tensor in tensors.items():
+        shapes.append((name, list(tensor.shape)))
         values += tensor.numel()
         if tensor.is_meta:
             against.append(f"{name} has a shape but no values (device meta)")
@@ -179,6 +186,7 @@ def judge(
         tensors=len(tensors),
         values=values,
         sha256=digest("", tensors) if whole else None,
+        architecture_sha256=hashlib.sha256(json.dumps(sorted(shapes)).encode()).hexdigest(),
         stats=tuple(sorted(rows, key=lambda row: row.name)) if finite else (),
     )
 
