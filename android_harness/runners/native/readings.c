@@ -17,8 +17,8 @@
 #define CPU SYSFS "/devices/system/cpu"
 
 /*
- * Drivers report a sensor that is off as 0, as 0 K, or as a huge number; some count in units of their
- * own. readings.py two folders above has the same bounds.
+ * Drivers report a sensor that is off as 0, as 0 K, or as a huge number; some count in units of
+ * their own. readings.py in devices, two folders above, has the same bounds.
  */
 enum { COLDEST_MC = 1000, HOTTEST_MC = 199999 };
 
