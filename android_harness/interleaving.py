@@ -8,7 +8,8 @@ what a drifting clock or a warming chip punishes. Inputs rotate through real swi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,7 @@ class Interleaved:
     """What became of every implementation, by its name.
 
     Attributes:
-        runners: the opened ones.
+        runners: those that were executed to the end.
         timings: of these.
         missing: of some others, the library that is not here, and how to install it.
         failed: of the rest, why they cannot be loaded or executed.
@@ -91,27 +92,45 @@ def measure(
     for name, load in loaders.items():
         say(f"loading {name}")
         try:
-            runners[name], timings[name] = _opened(load, values[name][0], plan.loads)
+            with _own_failure(name, failed):
+                runners[name], timings[name] = _opened(load, values[name][0], plan.loads)
         except MissingError as error:
             missing[name] = f"{error}; {error.fix}"
-        except LoweringError as error:
-            failed[name] = str(error)
     names = list(runners)
     for name in names:
-        for call in range(plan.warmup):
-            runners[name](*values[name][call % len(values[name])])
+        with _own_failure(name, failed):
+            for call in range(plan.warmup):
+                runners[name](*values[name][call % len(values[name])])
     for block in range(plan.blocks):
         say(f"measuring, round {block + 1} of {plan.blocks}")
         for name in rotated(names, block):
+            if name in failed:
+                continue
             samples = []
-            for call in range(plan.block_calls):
-                number = block * plan.block_calls + call
-                given = values[name][number % len(values[name])]
-                started = time.perf_counter_ns()
-                runners[name](*given)
-                samples.append(time.perf_counter_ns() - started)
+            with _own_failure(name, failed):
+                for call in range(plan.block_calls):
+                    number = block * plan.block_calls + call
+                    given = values[name][number % len(values[name])]
+                    started = time.perf_counter_ns()
+                    runners[name](*given)
+                    samples.append(time.perf_counter_ns() - started)
             timings[name].latency_ns.append(samples)
-    return Interleaved(runners, timings, missing, failed)
+    executed = [name for name in names if name not in failed]
+    return Interleaved(
+        {name: runners[name] for name in executed},
+        {name: timings[name] for name in executed},
+        missing,
+        failed,
+    )
+
+
+@contextmanager
+def _own_failure(name: str, failed: dict[str, str]) -> Iterator[None]:
+    """What an implementation cannot execute is no reason to stop with the others."""
+    try:
+        yield
+    except LoweringError as error:
+        failed[name] = str(error)
 
 
 def _opened(load: Loader, values: tuple[Any, ...], loads: int) -> tuple[Runner, Timing]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from android_harness.interleaving import Plan, measure, rotated
 from exporter.formats import Runner, calls_of
+from swipe.errors import LoweringError
 
 INPUTS = np.arange(3 * 2 * 64, dtype=np.float32).reshape(3, 2, 64)
 
@@ -49,6 +51,32 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
         assert len(timing.load_ms) == 2
         rows = [value for called, value in calls[2 * len(names) :] if called == name]
         assert len(set(rows)) == len(INPUTS), "inputs rotate through the swipes"
+
+
+@pytest.mark.parametrize("refused", [1, 3, 5], ids=["warm-up", "first round", "second round"])
+def test_what_refuses_a_later_call_fails_alone(refused: int) -> None:
+    """The first call is the one after loading, two warm up, and two are timed in each round."""
+    made: list[str] = []
+
+    def loader(name: str) -> Runner:
+        def run(row: NDArray[np.float32]) -> NDArray[np.float32]:
+            made.append(name)
+            if name == "bad" and made.count("bad") > refused:
+                raise LoweringError("it takes no such call", fix="export again")
+            return row
+
+        return run
+
+    measured = measure(
+        {name: (lambda name=name: loader(name)) for name in ("bad", "good")},  # type: ignore[misc]
+        {name: calls_of(INPUTS) for name in ("bad", "good")},
+        Plan(loads=1, warmup=2, blocks=2, block_calls=2),
+        lambda line: None,
+    )
+    assert measured.failed == {"bad": "it takes no such call"}
+    assert made.count("bad") == refused + 1
+    assert list(measured.runners) == list(measured.timings) == ["good"]
+    assert [len(samples) for samples in measured.timings["good"].latency_ns] == [2, 2]
 
 
 def test_nothing_rotates_to_nothing() -> None:
