@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -136,10 +136,15 @@ def collect(
         samples=source.samples,
         verification_samples=source.verification_samples,
         verification_sha256=source.verification_sha256,
-        lexicon=dict(opened.subjects.decoding),
+        lexicon=_as_text(opened.subjects.decoding),
         threads=threads,
         cpus=plan and plan.cpus,
         ep="cpu" if plan is None else plan.ep,
         devices=tuple(reports),
-        lost=lost or {},
+        lost=_as_text(lost or {}),
     )
+
+
+def _as_text(facts: Mapping[str, str]) -> dict[str, str]:
+    """What may hold the name of a file, which need not be text, as JSON takes it."""
+    return {name: fact.encode(errors="backslashreplace").decode() for name, fact in facts.items()}

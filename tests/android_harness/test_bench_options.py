@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,6 +148,18 @@ def test_a_missing_library_leaves_out_its_own_artefacts_only(
     programs = RunnerManifest.model_construct(programs={"onnx": None})
     skipped = dict(_skipped(partly.artefacts, RunnerSet(published, programs)))
     assert skipped == {"onnx agnostic fp32": reason}
+
+
+@pytest.mark.slow
+def test_names_of_files_that_are_no_text_can_be_kept(opened: Opened, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    named: Any = SimpleNamespace(decoding={"name": "lex\udcff.txt", "sha256": "0"})
+    odd = replace(opened, subjects=named)
+    results = collect(odd, [], threads=1, lost={"A": "no program /tmp/adb\udcff"})
+    results.save(out)
+    assert load_results(out) == results
+    assert results.lexicon == {"name": "lex\\udcff.txt", "sha256": "0"}
+    assert results.lost == {"A": "no program /tmp/adb\\udcff"}
 
 
 @pytest.mark.slow
