@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from android_harness.results import DeviceReport, Results, Row
+from exporter.parity import Status
+
+_BEST_FIRST: Final = (Status.PASS, Status.UNVERIFIED, Status.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ def _latency_apart(old: DeviceReport, new: DeviceReport, before: Row, after: Row
 def _verdict(device: DeviceReport, old: Row, new: Row) -> Iterator[Change]:
     before, after = old.verdict.status, new.verdict.status
     if before != after:
-        yield Change(device.title, old.name, "verdict", before, after, worse=after != "PASS")
+        worse = _BEST_FIRST.index(after) > _BEST_FIRST.index(before)
+        yield Change(device.title, old.name, "verdict", before, after, worse)
 
 
 def _size(device: DeviceReport, old: Row, new: Row, tolerance: Tolerance) -> Iterator[Change]:

@@ -44,6 +44,21 @@ def test_what_got_worse_is_found(later: dict[str, Any], figure: str) -> None:
     assert not back.regressions, "the other way round it got better"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "worse"),
+    [
+        ("PASS", "UNVERIFIED", True),
+        ("UNVERIFIED", "FAIL", True),
+        ("FAIL", "UNVERIFIED", False),
+        ("UNVERIFIED", "PASS", False),
+    ],
+)
+def test_a_verdict_is_worse_than_a_better_one_only(old: str, new: str, worse: bool) -> None:
+    found = compare_results(results(row(status=old)), results(row(status=new)), Tolerance())
+    (change,) = (change for change in found.changes if change.figure == "verdict")
+    assert change.worse == worse
+
+
 def test_rounds_that_differ_as_much_explain_a_difference() -> None:
     noisy = tuple((n, n + 100, n + 200) for n in (10_000, 14_000, 9_000, 13_000))
     found = compare_results(results(row(rounds=noisy)), results(row(rounds=SLOW)), Tolerance())
