@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -51,6 +53,25 @@ def test_blocks_are_interleaved_in_rotating_order() -> None:
         assert len(timing.load_ms) == 2
         rows = [value for called, value in calls[2 * len(names) :] if called == name]
         assert len(set(rows)) == len(INPUTS), "inputs rotate through the swipes"
+
+
+def test_closing_a_runner_is_no_part_of_loading_the_next() -> None:
+    class Lingering:
+        def __call__(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+            return row
+
+        def __del__(self) -> None:
+            time.sleep(0.5)
+
+    measured = measure(
+        {"one": Lingering},
+        {"one": calls_of(INPUTS)},
+        Plan(loads=3, warmup=1, blocks=1, block_calls=1),
+        lambda line: None,
+    )
+    load_ms = measured.timings["one"].load_ms
+    assert len(load_ms) == 3
+    assert max(load_ms) < 400
 
 
 @pytest.mark.parametrize("refused", [1, 3, 5], ids=["warm-up", "first round", "second round"])
