@@ -8,7 +8,7 @@ from typing import Final
 from android_harness.devices import Facts
 from android_harness.runners.build import Options, build_set
 from android_harness.runners.sets import RunnerSet, find_set
-from android_harness.runners.toolchains import default_flavour
+from android_harness.runners.toolchains import FLAVOURS, default_flavour
 from swipe.errors import MissingError, UsageError
 from swipe.progress import Say
 
@@ -32,9 +32,13 @@ def runners_for(facts: Facts, flavour: str | None, say: Say) -> RunnerSet:
         say: told the commands, where the set is built first.
 
     Raises:
-        UsageError: the set that was asked for is of another ABI.
+        UsageError: there is no such set, or the one that was asked for is of another ABI.
         MissingError: there is no set, and it cannot be built from what is on this machine.
     """
+    if flavour is not None and flavour not in FLAVOURS:
+        raise UsageError(
+            f"no runner set can be called {flavour}", fix=f"choose one of {', '.join(FLAVOURS)}"
+        )
     fitting = FITTING.get((facts.abi, facts.android))
     chosen = flavour or (default_flavour() if facts.kind == "local" else fitting)
     if chosen is None:

@@ -262,6 +262,13 @@ def test_the_runners_of_this_machine_are_those_that_are_built_here(
         selection.runners_for(phone, None, lambda line: None)
 
 
+def test_runners_that_nobody_can_build_are_a_mistake_on_the_command_line() -> None:
+    here = Facts("local", "local", None, "x86_64", sdk=None, android=False)
+    with pytest.raises(UsageError, match="can be called linux_x86_64") as caught:
+        selection.runners_for(here, "linux_x86_64", lambda line: None)
+    assert "linux-x86_64" in caught.value.fix
+
+
 @pytest.mark.slow
 def test_an_engine_that_was_upgraded_makes_the_set_of_this_machine_stale(
     native_set: RunnerSet, monkeypatch: pytest.MonkeyPatch
