@@ -15,7 +15,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,7 +74,6 @@ class Lock:
     folder: str
     owner: str
     taken_from: str | None
-    _failure: MissingError | None = None
     _over: threading.Event = field(default_factory=threading.Event)
 
     def require(self) -> None:
@@ -83,17 +82,14 @@ class Lock:
         Raises:
             MissingError: it was not, or the device cannot be asked.
         """
-        if self._failure is not None:
-            raise self._failure
         self._do(_TOUCH)
 
     def _keep_fresh(self, every_s: float) -> None:
         while not self._over.wait(every_s):
-            try:
+            # One that is not answered is repeated, and one that finds another's lock is told of by
+            # `require` and at the end: the owner that stands there can never be us again.
+            with suppress(MissingError):
                 self._do(_TOUCH)
-            except MissingError as error:
-                self._failure = error
-                return
 
     def _do(self, script: str) -> None:
         filled = script.format(folder=shlex.quote(self.folder), owner=shlex.quote(self.owner))
@@ -131,8 +127,6 @@ def locked(device: Device, folder: str, stale_s: int = STALE_SECONDS) -> Iterato
         raise
     _stop(lock, keeper)
     lock._do(_RELEASE)
-    if lock._failure is not None:
-        raise lock._failure
 
 
 def _stop(lock: Lock, keeper: threading.Thread) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from standin import Faults, StandIn
 
-from android_harness.devices import Device
+from android_harness.devices import Completed, Device
 from android_harness.devices.adb import AdbDevice
 from android_harness.devices.folder import MARKER, UNUSED_DAYS, DeviceFolder, Killed
 from android_harness.devices.local import LocalDevice
@@ -314,6 +315,30 @@ def test_a_lock_is_kept_fresh_and_loss_is_told(standin: Start, reach: Reach) -> 
     with pytest.raises(MissingError, match="no more ours"):
         hold_and_lose(device)
     assert Path(device.folder, "lock").is_dir(), "another host's lock is left alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Hiccup(LocalDevice):
+    """This machine, but its first touch of the lock is not answered in time."""
+
+    touched: list[str] = field(default_factory=list)
+
+    def shell(
+        self, argv: Sequence[str] | str, timeout_s: float = 60, *, tether: bool = False
+    ) -> Completed:
+        if "touch lock/owner" in argv:
+            self.touched.append("")
+            if len(self.touched) == 1:
+                raise MissingError("its end was not seen", fix="run this again")
+        return LocalDevice.shell(self, argv, timeout_s, tether=tether)
+
+
+def test_a_touch_that_is_not_answered_is_repeated(tmp_path: Path, eventually: Eventually) -> None:
+    device = Hiccup(str(tmp_path / "device"))
+    with DeviceFolder(device).lock(stale_s=1) as lock:
+        eventually(lambda: len(device.touched) > 2)
+        lock.require()
+    assert not Path(device.folder, "lock").exists()
 
 
 def lose_and_fail(device: Device) -> None:
