@@ -18,6 +18,7 @@ from exporter.parity import Answers as Judged
 from exporter.parity import Kind, Level, Verdict
 from exporter.parity.outputs import Agreement, Decisions, Outputs, differences
 from swipe.errors import LoweringError
+from swipe.files import sha256_file
 from swipe.scoring import Edits, count_edits
 
 
@@ -68,8 +69,13 @@ def compare_places(runner: Runner, artefact: Artefact) -> tuple[Difference, Edit
     """Against the Python runtime on this machine, and the letters of words against PyTorch's.
 
     Raises:
-        LoweringError: one of the two gives outputs that cannot be compared, which a verdict says.
+        LoweringError: one of the two gives outputs that cannot be compared, which a verdict says;
+            or the file here is another one by now, as after an export into the same bundle.
     """
+    if sha256_file(artefact.path) != artefact.entry.sha256:
+        raise LoweringError(
+            f"{artefact.path.name} was replaced while it was measured", fix="measure again"
+        )
     evidence = artefact.evidence
     there = _outputs(runner, evidence)
     here = _outputs(artefact.target.format().load(artefact.path), evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,18 @@ def test_an_honest_device_passes_and_is_the_same_as_here(
     assert difference.edits.cer == 0
     assert edits is not None
     assert edits.cer == 0
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_taken_for_the_one_that_was_measured(
+    artefact: Artefact, calls: list[Inputs], answers: list[Call], tmp_path: Path
+) -> None:
+    """As by an export into the same bundle while a phone computes."""
+    newer = tmp_path / artefact.path.name
+    newer.write_bytes(artefact.path.read_bytes() + b"\n")
+    replayed = replay(calls, _pack(answers), artefact)
+    for path in (newer, tmp_path / "gone.onnx"):
+        with pytest.raises(LoweringError, match="was replaced while it was measured"):
+            compare_places(replayed, replace(artefact, path=path))
 
 
 def test_rounding_otherwise_is_reported_and_passes(
