@@ -66,6 +66,8 @@ def device_notes(device: DeviceReport) -> Iterator[str]:
         yield f"{device.title}: not for such a device: {', '.join(device.elsewhere)}"
     if device.facts.emulated is not None:
         yield f"{device.title}: EMULATED ({device.facts.emulated}): no latency of hardware"
+    for row in device.untold:
+        yield f"{device.title}, {row.name}: UNVERIFIED: {'; '.join(row.verdict.reasons)}"
     for row in device.rows:
         for reason in row.invalid:
             yield f"{device.title}, {row.name}: latency INVALID: {reason}"

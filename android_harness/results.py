@@ -11,6 +11,7 @@ from android_harness.devices import Facts, Thermal
 from android_harness.runners.record import Block, Engine, Rss
 from android_harness.stats import Latency
 from exporter.manifest import Verdict
+from exporter.parity import Status
 from swipe.errors import GateError, UsageError
 from swipe.files import write_text_atomic
 from swipe.scoring import Edits
@@ -125,7 +126,12 @@ class DeviceReport(_Record):
     @property
     def failed(self) -> list[Row]:
         """Rows that missed a parity limit."""
-        return [row for row in self.rows if row.verdict.status != "PASS"]
+        return [row for row in self.rows if row.verdict.status == Status.FAIL]
+
+    @property
+    def untold(self) -> list[Row]:
+        """Rows of which the swipes, too few or too unlike, do not tell whether they passed."""
+        return [row for row in self.rows if row.verdict.status == Status.UNVERIFIED]
 
 
 class Results(_Record):
@@ -160,8 +166,8 @@ class Results(_Record):
 
     @property
     def unverified(self) -> bool:
-        """Whether something was not executed, or was measured and cannot be used."""
-        return any(device.skipped for device in self.devices) or any(
+        """Whether something was not executed, not told, or measured and cannot be used."""
+        return any(device.skipped or device.untold for device in self.devices) or any(
             row.invalid for row in self.rows
         )
 

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from recorded_runs import PHONE, record
+import typer
+from recorded_runs import PHONE, record, results, row
 from typer.testing import CliRunner, Result
 
 from android_harness import bench, host
 from android_harness.artefacts import Opened, open_bundle
 from android_harness.bench import bench_devices, collect
-from android_harness.cli import app
+from android_harness.cli import _show, app
 from android_harness.devices import Device, Facts, Thermal, discovery
 from android_harness.devices.adb import AdbDevice
 from android_harness.devices.discovery import Listed
@@ -27,7 +28,7 @@ from android_harness.runners import selection
 from android_harness.runners.build import Options
 from android_harness.runners.sets import RunnerManifest, RunnerSet
 from exporter.formats import Runner, onnx
-from swipe.errors import LoweringError, MissingError, SwipeError, UsageError
+from swipe.errors import LoweringError, MissingError, ParityError, SwipeError, UsageError
 
 
 def _bench(*arguments: str | Path) -> Result:
@@ -118,6 +119,26 @@ def test_what_a_phone_gave_is_kept_whatever_comes_after(
     results = load_results(out)
     assert [device.facts.serial for device in results.devices] == ["A"]
     assert list(results.lost) == [spoiler]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        ("PASS", 0, ""),
+        ("UNVERIFIED", 4, "onnx baked int8: UNVERIFIED: missed"),
+        ("FAIL", 3, "onnx baked int8: missed"),
+    ],
+)
+def test_too_few_swipes_to_tell_are_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, code: int, told: str
+) -> None:
+    """Nothing is wrong with such an artefact: to export it again would give the same."""
+    found = results(row(status=status))
+    with pytest.raises((typer.Exit, ParityError)) as ended:
+        _show(found, tmp_path / "bench.json")
+    assert ended.value.exit_code == code
+    assert told in f"{capsys.readouterr().out}{ended.value}"
+    assert (tmp_path / "bench.json").is_file()
 
 
 @pytest.fixture(scope="module")
