@@ -109,6 +109,7 @@ def bench(
     """
     from android_harness.artefacts import open_bundle
     from android_harness.measurement import ROUND_SECONDS, DevicePlan
+    from android_harness.results import place_aside, repeats
     from android_harness.thermal import Gate
     from exporter.manifest import BENCH
 
@@ -141,7 +142,14 @@ def bench(
     with telling() as say:
         opened = open_bundle(bundle, lexicon, say)
         require_writable(out)
+        aside = place_aside(out) if json_out is None and out.exists() else None
+        if aside is not None:
+            require_writable(aside)
         results = _measure(opened, places, devices, plan, (rounds, calls), runtime, say)
+    # An hour on a phone is not to be lost to a minute on this machine.
+    if aside is not None and results.devices and not repeats(results, out):
+        out.replace(aside)
+        console.print(f"earlier results, of devices that this run does not have: {aside}")
     _show(results, out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -178,6 +179,29 @@ class Results(_Record):
             UsageError: it cannot be written there.
         """
         write_text_atomic(path, self.model_dump_json() + "\n")
+
+
+def place_aside(path: Path) -> Path:
+    """Where the results at `path`, in a bundle, are kept when others take their place.
+
+    Beside the bundle, which holds what was exported; named by the time when they were written.
+    """
+    bundle = path.resolve().parent
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return bundle.with_name(f"{bundle.name}.{path.stem}.{written:%Y%m%d-%H%M%S}.json")
+
+
+def repeats(results: Results, path: Path) -> bool:
+    """Whether `results` have each device of the earlier ones at `path`: those may be replaced."""
+    try:
+        devices = {_whose(device) for device in load_results(path).devices}
+    except GateError:
+        return False  # of another version: nobody knows what is in them
+    return devices <= {_whose(device) for device in results.devices}
+
+
+def _whose(device: DeviceReport) -> tuple[str, str]:
+    return device.facts.kind, device.facts.serial
 
 
 def load_results(path: Path) -> Results:

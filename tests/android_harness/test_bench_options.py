@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,34 @@ def test_what_a_phone_gave_is_kept_whatever_comes_after(
     results = load_results(out)
     assert [device.facts.serial for device in results.devices] == ["A"]
     assert list(results.lost) == [spoiler]
+
+
+@pytest.mark.parametrize("earlier", ["phone", "of another version", "host", None])
+def test_a_run_without_the_phone_keeps_the_results_of_the_phone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: str | None
+) -> None:
+    """Its hour is not lost to a minute on this machine."""
+    here = replace(PHONE, kind="host", serial="host")
+    bundle = tmp_path / "bundle"
+    out = bundle / "bench.json"
+    bundle.mkdir()
+    if earlier == "of another version":
+        out.write_text("{}")
+    elif earlier is not None:
+        results(row(), facts=PHONE if earlier == "phone" else here).save(out)
+    before = out.read_bytes() if out.exists() else b""
+    monkeypatch.setattr("android_harness.artefacts.open_bundle", lambda *_: None)
+    monkeypatch.setattr("android_harness.cli._measure", lambda *_: results(row(), facts=here))
+    done = _bench(bundle)
+    assert load_results(out).devices[0].facts == here
+    kept = [path for path in tmp_path.iterdir() if path != bundle]
+    if earlier in ("host", None):
+        assert kept == []
+    else:
+        (aside,) = kept
+        assert re.fullmatch(r"bundle\.bench\.[0-9]{8}-[0-9]{6}\.json", aside.name)
+        assert aside.read_bytes() == before
+        assert str(aside) in done.output
 
 
 @pytest.mark.parametrize(
