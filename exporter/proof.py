@@ -18,6 +18,7 @@ from exporter.adapter import Exportable, Inputs, Kind
 from exporter.evidence import Evidence, Refusal, Trial
 from exporter.parity import Answers, Limits, Population
 from exporter.parity.outputs import Outputs
+from exporter.parity.verdict import ROUNDING_MARGIN
 from exporter.sweep import beyond, extremes, paddings
 from swipe.errors import GateError, UsageError
 from swipe.progress import Say
@@ -156,7 +157,8 @@ def require_meaning(given: Exportable, outputs: Outputs, rounding: float) -> Non
     """Refuse outputs that are not what they are said to be.
 
     Raises:
-        GateError: the blank is no class or never wins, or padding changes what is real.
+        GateError: the blank is no class or never wins, padding changes what is real, or values
+            lie so close that limits would allow any.
     """
     if given.reading.kind is not Kind.VALUES and any(row.shape[-1] < 2 for row in outputs):
         raise GateError(
@@ -165,6 +167,8 @@ def require_meaning(given: Exportable, outputs: Outputs, rounding: float) -> Non
     if given.reading.kind is Kind.CTC:
         _require_blank(outputs, given.reading.blank)
     limit = PADDING_DELTA.allowing(rounding).max_abs_delta
+    if given.reading.kind is Kind.VALUES:
+        _require_spread(outputs, limit or 0.0, rounding)
     for case in paddings(given):
         plain = _answers(given, given.module, case.plain, "unpadded sample {}")
         padded = _answers(given, given.module, case.padded, "padded sample {}")
@@ -174,6 +178,19 @@ def require_meaning(given: Exportable, outputs: Outputs, rounding: float) -> Non
                 f"{case.name} leaks: more of it changes the real outputs by {largest:.2e}",
                 fix="mask whatever looks beyond the length: attention, convolutions, norms, means",
             )
+
+
+def _require_spread(outputs: Outputs, limit: float, rounding: float) -> None:
+    values = np.concatenate([row.ravel() for row in outputs]).astype(np.float64)
+    least, most = float(values.min()), float(values.max())
+    if not ((most - least) / 2 > limit):
+        raise GateError(
+            f"outputs lie between {least:.4g} and {most:.4g}, and float artefacts may differ by "
+            f"{limit:.2g}: one that always gives the same would pass",
+            fix="let the network give them in a smaller unit"
+            if limit > ROUNDING_MARGIN * rounding
+            else f"find what moves its float32 outputs by {rounding:.2g} from its float64 ones",
+        )
 
 
 def _require_blank(outputs: Outputs, blank: int | None) -> None:

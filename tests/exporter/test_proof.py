@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,31 @@ def test_a_bound_of_an_axis_that_the_network_cannot_take_is_refused() -> None:
     given = sequences(module=Short().eval(), calibration=samples[:8], verification=samples[8:])
     with pytest.raises(UsageError, match="cannot be called with T = 4: ValueError: kernel of 8"):
         _proven(given)
+
+
+class Scaled(Perceptron):
+    """Values of any size, whose float64 ones may be others."""
+
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * super().forward(x) + self.shift * (x.dtype == torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("module", "mend"),
+    [(Scaled(1e-5), "smaller unit"), (Scaled(1.0, 0.5), r"float32 outputs by 0\.5 ")],
+)
+def test_values_that_any_limit_would_allow_are_refused(module: nn.Module, mend: str) -> None:
+    given = classes(module=module.eval(), reading=Reading(Kind.VALUES), metric=None)
+    outputs = references(given)
+    with pytest.raises(GateError, match="one that always gives the same would pass") as caught:
+        require_meaning(given, outputs, rounding_of(given, outputs, lambda line: None))
+    assert re.search(mend, caught.value.fix)
+    sound = classes(module=Scaled(1.0).eval(), reading=Reading(Kind.VALUES), metric=None)
+    _proven(sound)
 
 
 class Twice(nn.Module):
