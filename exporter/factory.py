@@ -55,8 +55,8 @@ def make_exportable(name: str) -> Exportable:
         factory = load_factory(name)
     except SwipeError:
         raise
-    except Exception as error:
-        # Any type: importing runs someone's code.
+    except (Exception, SystemExit) as error:
+        # Any type: importing runs someone's code, and a script ends by itself, even with 0.
         raise _unusable(name, f"cannot be imported: {_described(error)}") from error
     if not callable(factory):
         raise _unusable(name, f"is a {type(factory).__name__} and cannot be called")
@@ -64,7 +64,7 @@ def make_exportable(name: str) -> Exportable:
         made = factory()
     except SwipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Any type, as above; a factory that wants arguments raises TypeError.
         raise _unusable(name, f"cannot be called without arguments: {_described(error)}") from error
     if not isinstance(made, Exportable):
@@ -160,7 +160,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     )
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

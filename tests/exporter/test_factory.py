@@ -56,6 +56,8 @@ def test_a_factory_in_the_working_directory_is_found(tmp_path: Path) -> None:
         ("def make(): return 3", "mine_f:make", "gives a int, not an Exportable"),
         ("def make(size): return 3", "mine_g:make", "called without arguments: TypeError"),
         ("def make(): raise KeyError('k')", "mine_h:make", "called without arguments: KeyError"),
+        ("def make(): raise SystemExit(0)", "mine_i:make", "called without arguments: SystemExit"),
+        ("raise SystemExit(0)", "mine_j:make", "cannot be imported: SystemExit: 0"),
     ],
 )
 def test_a_name_that_leads_to_no_exportable(
