@@ -43,11 +43,16 @@ def require_finite_weights(given: Exportable) -> None:
     require_finite(tensors, where="in the model to export", fix="use a checkpoint that is finite")
 
 
-def run(module: torch.nn.Module, call: Inputs, what: str) -> NDArray[np.float32]:
+def run(
+    module: torch.nn.Module,
+    call: Inputs,
+    what: str,
+    kinds: tuple[torch.dtype, ...] = (torch.float32,),
+) -> NDArray[np.float32]:
     """The network's output for `call`, without the batch axis.
 
     Raises:
-        UsageError: it raises, or gives anything but one float tensor with a batch of one.
+        UsageError: it raises, or gives anything but one tensor of the `kinds` with a batch of one.
         NonFiniteError: it gives NaN or Inf.
     """
     try:
@@ -61,10 +66,12 @@ def run(module: torch.nn.Module, call: Inputs, what: str) -> NDArray[np.float32]
             f"the network cannot be called with {what}: {type(error).__name__}: {first}",
             fix="mend the network, the sample, or the bounds of the axis",
         ) from error
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+    if not isinstance(output, torch.Tensor) or output.dtype not in kinds:
+        given = f"{output.dtype} " if isinstance(output, torch.Tensor) else ""
         raise UsageError(
-            f"the network gives a {type(output).__name__}, and one float tensor is exported",
-            fix="wrap it in a module whose forward returns one tensor",
+            f"the network gives a {given}{type(output).__name__}, and one float32 tensor is "
+            "exported",
+            fix="wrap it in a module whose forward returns one tensor, made float32 with float()",
         )
     if output.ndim < 2 or output.shape[0] != 1:
         raise UsageError(
@@ -103,12 +110,24 @@ def answer(given: Exportable, outputs: Outputs) -> Answers:
     """What `outputs` amount to: text where there is a decoder, a score where there is a metric.
 
     Raises:
-        UsageError: the metric does not give one score for each sample.
+        UsageError: the decoder or the metric raises, or does not give one score for each sample.
     """
-    words = None if given.decode is None else [[given.decode(row)] for row in outputs]
+    words, found = None, None
+    what = "decoder"
+    try:
+        if given.decode is not None:
+            words = [[given.decode(row)] for row in outputs]
+        what = "metric"
+        if given.metric is not None:
+            found = np.asarray(given.metric(outputs), dtype=np.float64)
+    except Exception as error:
+        # Any type: this is someone's own code too.
+        raise UsageError(
+            f"the {what} cannot be used: {type(error).__name__}: {error}",
+            fix="mend it in the factory; exporter/adapter.py says what it takes and gives",
+        ) from error
     scores = {}
-    if given.metric is not None:
-        found = np.asarray(given.metric(outputs), dtype=np.float64)
+    if found is not None:
         if found.shape != (len(outputs),) or not ((found >= 0) & (found <= 1)).all():
             raise UsageError(
                 f"the metric gives {list(found.shape)} scores from {found.min(initial=1):g} to "
@@ -145,7 +164,7 @@ def rounding_of(given: Exportable, outputs: Outputs, say: Say) -> float:
     for call, single in zip(given.verification, outputs, strict=True):
         wide = {n: v.astype(np.float64) if v.dtype == np.float32 else v for n, v in call.items()}
         try:
-            row = run(double, wide, "a sample in float64")
+            row = run(double, wide, "a sample in float64", (torch.float32, torch.float64))
         except (UsageError, GateError) as error:
             say(f"limits allow nothing for PyTorch's own rounding: {error}")
             return 0.0

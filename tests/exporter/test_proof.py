@@ -130,6 +130,16 @@ class Twice(nn.Module):
         return x, x
 
 
+class Double(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double()
+
+
+class Brain(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.bfloat16()
+
+
 class Alone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[0]
@@ -144,6 +154,8 @@ class Bad(nn.Module):
     ("module", "error", "says"),
     [
         (Twice(), UsageError, "gives a tuple"),
+        (Double(), UsageError, "gives a torch.float64 Tensor, and one float32"),
+        (Brain(), UsageError, "gives a torch.bfloat16 Tensor, and one float32"),
         (Alone(), UsageError, r"gives \[8\] for a batch of one"),
         (Bad(), NonFiniteError, "output for verification sample 0"),
     ],
@@ -207,6 +219,25 @@ def test_answers_and_samples_stay_what_they_are_where_a_network_writes_into_them
 def test_a_metric_that_gives_no_score_per_sample_is_refused(scores: list[float]) -> None:
     with pytest.raises(UsageError, match="the metric gives"):
         _proven(classes(metric=lambda outputs: scores))
+
+
+def _failing(outputs: Any) -> Any:
+    raise KeyError("labels")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metric": _failing}, "the metric cannot be used: KeyError: 'labels'"),
+        ({"metric": lambda outputs: ["good"] * 400}, "the metric cannot be used: ValueError"),
+        ({"decode": _failing}, "the decoder cannot be used: KeyError: 'labels'"),
+    ],
+)
+def test_what_a_factory_reads_outputs_with_is_to_blame_when_it_raises(
+    changes: Any, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        _proven(classes(**changes))
 
 
 def test_every_axis_is_swept_and_one_more_is_to_be_refused() -> None:
