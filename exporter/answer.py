@@ -7,8 +7,9 @@ for people goes to standard error.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,9 @@ def answering(verb: str, as_json: bool) -> Iterator[Answer]:
     """
     answer = Answer(errors if as_json else console)
     try:
-        yield answer
+        # A factory is someone's own code, and prints what it likes.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            yield answer
     except SwipeError as error:
         told = {"error": str(error), "kind": type(error).__name__, "fix": error.fix}
         answer.give(error.exit_code, told)

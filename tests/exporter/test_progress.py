@@ -45,10 +45,11 @@ def test_a_terminal_has_a_live_line_per_format_and_keeps_verdicts() -> None:
 def test_machines_get_one_object_and_people_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     with answering("all", as_json=True) as answer:
         answer.people.print("for people")
+        print("of a factory")
         answer.give(ExitCode.UNVERIFIED, {"bundle": "b"})
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"verb": "all", "exit_code": 4, "bundle": "b"}
-    assert captured.err == "for people\n"
+    assert captured.err == "for people\nof a factory\n"
 
 
 def test_an_error_is_told_to_machines_and_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
