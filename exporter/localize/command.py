@@ -56,7 +56,7 @@ def localize(
         ),
     ] = None,
 ) -> None:
-    """Show where an artefact leaves PyTorch, tensor by tensor.
+    """Show where an artefact of a swipe model leaves PyTorch, tensor by tensor.
 
     Exit code 3: a row is bad.
 

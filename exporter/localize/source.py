@@ -159,10 +159,15 @@ def _found(path: Path, rung: str | None, choice: Choice, say: Say) -> Source:
     from train.released import default_checkpoint
 
     target = _target_of(path)
+    entries = target.format().metadata(path)
+    if "factory" in entries:
+        raise UsageError(
+            f"{path.name} is of {entries['factory']}, and only swipe models can be looked into",
+            fix="swipe-export verify --deep tells how far its outputs are from PyTorch's",
+        )
     beside = path.parent / CHECKPOINT
     known = choice.checkpoint or (beside if beside.is_file() else default_checkpoint())
     checkpoint = load_checkpoint(known)
-    entries = target.format().metadata(path)
     if entries.get("weights_sha256") != checkpoint.weights_sha256:
         raise GateError(
             f"{path.name} was not built from {known}: its weights have another hash",

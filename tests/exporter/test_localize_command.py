@@ -62,6 +62,20 @@ def test_another_checkpoint_is_refused(artefact: Path) -> None:
         CliRunner().invoke(app, arguments(artefact, BASE), catch_exceptions=False)
 
 
+def test_anyones_model_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    """And not as a checkpoint of another schema, beside which no other one would help."""
+    from brought_models import classes
+
+    from exporter.formats import Lowering, onnx
+
+    given, path = classes(), tmp_path / "classes.onnx"
+    metadata = {"factory": "mine:classes", "weights_sha256": "0"}
+    onnx.lower(Lowering(given.module, given.example, given.calibration, metadata), path)
+    done = CliRunner().invoke(app, arguments(path))
+    assert isinstance(done.exception, UsageError)
+    assert "classes.onnx is of mine:classes, and only swipe models" in str(done.exception)
+
+
 def test_nothing_named_and_nothing_there_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither an artefact nor a format"):
         CliRunner().invoke(app, ["localize"], catch_exceptions=False)
