@@ -101,6 +101,7 @@ class Exportable:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _require_types(self)
         object.__setattr__(self, "example", _laid_out(self.example))
         for role in ("calibration", "verification"):
             object.__setattr__(self, role, [_laid_out(call) for call in getattr(self, role)])
@@ -180,8 +181,25 @@ def require_disjoint(exportable: Exportable) -> None:
         )
 
 
+def _require_types(given: Exportable) -> None:
+    """Refuse what would fail later as something else: a factory is not checked for types."""
+    from torch import nn
+
+    if not isinstance(given.module, nn.Module):
+        raise _wrong(f"its module is {given.module!r}, no instance of torch.nn.Module")
+    if not isinstance(given.reading, Reading) or not isinstance(given.reading.kind, Kind):
+        raise _wrong(f"its reading is {given.reading!r}, and not e.g. Reading(Kind.CLASSES)")
+    for field_name in ("meanings", "metadata"):
+        for key, value in getattr(given, field_name).items():
+            if not isinstance(value, str):
+                raise _wrong(f"{key} of its {field_name} is {value!r}, no text")
+
+
 def _laid_out(call: Inputs) -> Inputs:
     """`call` as the runtimes want it in memory: ``row[None]`` has a stride of 0, a copy has not."""
+    for name, value in call.items():
+        if not isinstance(value, np.ndarray):
+            raise _wrong(f"{name} of a call is a {type(value).__name__}, no numpy array")
     return {
         name: value if value.flags.c_contiguous and 0 not in value.strides else value.copy("C")
         for name, value in call.items()

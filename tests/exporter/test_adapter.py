@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from brought_models import AXIS, BLANK, classes, rows, sequence_call, sequences
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from exporter.adapter import Axis, Kind, Length, Reading
 from swipe.errors import GateError, UsageError
@@ -74,6 +76,11 @@ def _call(**changes: Any) -> dict[str, Any]:
         ({"writers": ["a"]}, "1 writers of 40"),
         ({"strata": {"long": np.zeros(40, dtype=bool)}}, "the stratum long"),
         ({"name": "a/b"}, "it is called 'a/b'"),
+        ({"module": nn.Linear}, "no instance of torch.nn.Module"),
+        ({"reading": Reading("ctc", BLANK)}, "its reading is Reading.*, and not"),  # type: ignore[arg-type]
+        ({"verification": [_call(features=torch.zeros(1, 6, 10))]}, "is a Tensor, no numpy array"),
+        ({"metadata": {"version": 3}}, "version of its metadata is 3, no text"),
+        ({"meanings": {"frames": None}}, "frames of its meanings is None, no text"),
     ],
 )
 def test_what_is_wrong_is_said_when_the_record_is_made(changes: dict[str, Any], says: str) -> None:
