@@ -18,7 +18,7 @@ from exporter.formats import Inputs, Lowering, calls_of
 from exporter.localize.taps import Tapped
 from exporter.manifest import CHECKPOINT, FILE, VERIFICATION, load_manifest
 from exporter.targets import TARGETS, Target, find_target
-from exporter.views import VIEWS, View, find_view
+from exporter.views import POINTS, TEXT, VIEWS, View, find_view
 from swipe.errors import GateError, UsageError
 from swipe.progress import Say
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
 
 EXECUTORCH: Final = "executorch"
+CLOSED: Final = (POINTS.name, TEXT.name)
+"""Views that nothing here runs: samples are features, and outputs numbers alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def sources_of(choice: Choice, scratch: Path, say: Say) -> Iterator[Source]:
     if artefact is None:
         yield _built(choice, scratch, say)
     elif (artefact / FILE).is_file():
-        for path, rung in _taken(artefact, choice):
+        for path, rung in _taken(artefact, choice, say):
             yield _found(path, rung, choice, say)
     elif artefact.exists():
         yield _found(artefact, choice.rung, choice, say)
@@ -121,7 +123,7 @@ def _built(choice: Choice, scratch: Path, say: Say) -> Source:
             "neither an artefact nor a format to build is named",
             fix="swipe-export localize bundle, or --format onnx --rung int8",
         )
-    target, view = find_target(choice.format), find_view(choice.view or VIEWS[0].name)
+    target, view = find_target(choice.format), _open_view(choice.view or VIEWS[0].name)
     rung = choice.rung or target.baseline.name
     checkpoint = load_checkpoint(choice.checkpoint or default_checkpoint())
     calibration, features, label = _swipes(choice, checkpoint)
@@ -136,15 +138,28 @@ def _built(choice: Choice, scratch: Path, say: Say) -> Source:
     return Source(path, target, view, rung, job, _calls(view, checkpoint, features))
 
 
-def _taken(bundle: Path, choice: Choice) -> list[tuple[Path, str]]:
+def _open_view(name: str) -> View:
+    view = find_view(name)
+    if name in CLOSED:
+        raise UsageError(
+            f"nothing can look into the view {name}",
+            fix="name the view baked: it holds the same network",
+        )
+    return view
+
+
+def _taken(bundle: Path, choice: Choice, say: Say) -> list[tuple[Path, str]]:
     """The shipped artefacts of `bundle` that `choice` is about, with their rungs."""
-    found = [
-        (bundle / str(entry.taken.file), entry.taken.rung)
-        for entry in load_manifest(bundle).formats
-        if choice.format in (None, entry.format)
-        and choice.view in (None, entry.view)
-        and choice.rung in (None, entry.taken.rung)
-    ]
+    found = []
+    for entry in load_manifest(bundle).formats:
+        if choice.view is None and entry.view in CLOSED:
+            say(f"not looked into: {entry.format} {entry.view}")
+        elif (
+            choice.format in (None, entry.format)
+            and choice.view in (None, entry.view)
+            and choice.rung in (None, entry.taken.rung)
+        ):
+            found.append((bundle / str(entry.taken.file), entry.taken.rung))
     if not found:
         raise UsageError(
             f"the bundle {bundle} ships nothing of that format, view and rung",
@@ -173,7 +188,7 @@ def _found(path: Path, rung: str | None, choice: Choice, say: Say) -> Source:
             f"{path.name} was not built from {known}: its weights have another hash",
             fix="name the checkpoint it was built from with --checkpoint",
         )
-    view = find_view(entries.get("view", ""))
+    view = _open_view(entries.get("view", ""))
     rung, kept = _rung_of(path, rung, target)
     calibration, features, label = _swipes_beside(path, choice, checkpoint, target, rung)
     say(f"{path.name}: {target.name} {rung}, view {view.name}; {len(features)} swipes: {label}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from exporter.cli import app
+from exporter.localize import source
 from swipe.errors import GateError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -81,3 +83,21 @@ def test_nothing_named_and_nothing_there_are_usage_errors(tmp_path: Path) -> Non
         CliRunner().invoke(app, ["localize"], catch_exceptions=False)
     with pytest.raises(UsageError, match="there is no"):
         CliRunner().invoke(app, ["localize", str(tmp_path / "none")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("view", ["points", "text"])
+def test_a_view_that_nothing_can_look_into_is_refused_by_its_name(view: str) -> None:
+    command = ["localize", "--format", "onnx", "--view", view, "--checkpoint", str(NANO)]
+    with pytest.raises(UsageError, match=f"nothing can look into the view {view}"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_a_bundle_is_looked_into_but_for_such_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = SimpleNamespace(file="f", rung="fp32")
+    formats = [SimpleNamespace(format="onnx", view=v, taken=taken) for v in ("baked", "points")]
+    manifest = SimpleNamespace(formats=formats)
+    monkeypatch.setattr(source, "load_manifest", lambda folder: manifest)
+    said: list[str] = []
+    choice = source.Choice(Path("b"), None, None, None, None, None, 1)
+    assert source._taken(Path("b"), choice, said.append) == [(Path("b/f"), "fp32")]
+    assert said == ["not looked into: onnx points"]
