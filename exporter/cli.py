@@ -183,7 +183,11 @@ def _refuse_swipe_options(context: typer.Context) -> None:
 _register("all", None, "Build ONNX, ExecuTorch, Core ML, and every format that is installed.")
 _register("onnx", ("onnx",), "Build ONNX (opset 14), executed in ONNX Runtime.")
 _register("executorch", ("executorch",), "Build a .pte delegated to XNNPACK, executed here.")
-_register("coreml", ("coreml",), "Build a Core ML ML Program; executed on macOS only.")
+_register(
+    "coreml",
+    ("coreml",),
+    "Build a Core ML ML Program; executed here, off macOS by our interpreter.",
+)
 app.command("localize")(localize)
 
 

@@ -75,7 +75,7 @@ def sign(
 ) -> None:
     """Sign a bundle that verify does not refuse, and write its bill of materials (CycloneDX).
 
-    Needs the extra [supply-chain], and no network.
+    Needs the extra supply-chain, and no network.
 
     Example: [bold]swipe-export sign bundle --key key.pem[/]
     """

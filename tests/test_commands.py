@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 MODULES = {
     "swipe-data": "swipe.cli",
@@ -30,6 +34,15 @@ HEAVY = (
 def _run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", MODULES.values())
+def test_help_loses_no_word_in_brackets(module: str) -> None:
+    """Brackets are markup there: ``the extra [onnx]`` is shown as ``the extra``."""
+    group: Any = typer.main.get_command(importlib.import_module(module).app)
+    for command in (group, *group.commands.values()):
+        texts = [command.help or "", *(getattr(p, "help", None) or "" for p in command.params)]
+        assert set(re.findall(r"\[[a-z/][\w-]*\]|\[/\]", " ".join(texts))) <= {"[bold]", "[/]"}
 
 
 @pytest.mark.parametrize("module", MODULES.values())
