@@ -60,6 +60,16 @@ def test_a_length_that_is_ignored_is_refused() -> None:
         _proven(sequences(masked=False))
 
 
+@pytest.mark.parametrize("least", [AXIS.least, AXIS.most])
+def test_a_length_is_tried_where_every_sample_is_as_long_as_may_be(least: int) -> None:
+    calls = [sequence_call(number, AXIS.most) for number in range(48)]
+    samples = {"example": calls[0], "calibration": calls[:8], "verification": calls[8:]}
+    axes = {"features": {2: Axis("T", least, AXIS.most)}}
+    _proven(sequences(**samples, axes=axes))
+    with pytest.raises(GateError, match="padding told by frames leaks"):
+        _proven(sequences(masked=False, **samples, axes=axes))
+
+
 @pytest.mark.parametrize(
     ("blank", "says"), [(CLASSES, "class 4 as the blank"), (-1, "class -1 as the blank")]
 )
