@@ -215,7 +215,8 @@ def _require_axes(given: Exportable) -> None:
                 raise _wrong(
                     f"axis {axis.name} is dimension {dimension} of {name!r}: there is none"
                 )
-            if not axis.name.isidentifier() or not 1 <= axis.least <= axis.most:
+            whole = all(isinstance(bound, int | np.integer) for bound in (axis.least, axis.most))
+            if not axis.name.isidentifier() or not whole or not 1 <= axis.least <= axis.most:
                 raise _wrong(f"the axis {axis} has no valid name, or no valid bounds")
             if known.setdefault(axis.name, axis) != axis:
                 raise _wrong(f"axis {axis.name} is {axis} and {known[axis.name]}")
@@ -225,7 +226,8 @@ def _require_axes(given: Exportable) -> None:
             raise _wrong(f"the length {length.input!r} is no input of one int64")
         if length.axis not in known:
             raise _wrong(f"{length.input} is the length of {length.axis!r}, which is no axis")
-        if length.stride is not None and not length.stride >= 1:
+        stride = length.stride
+        if stride is not None and not (isinstance(stride, int | np.integer) and stride >= 1):
             raise _wrong(f"{length.input} has a stride of {length.stride}")
 
 

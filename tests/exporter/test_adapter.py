@@ -18,6 +18,8 @@ from swipe.errors import GateError, UsageError
 
 def test_a_sound_exportable_is_taken() -> None:
     assert sequences().dynamic == {"features": {2: AXIS}}
+    counted = Axis("T", np.int64(AXIS.least), np.int64(AXIS.most))  # type: ignore[arg-type]
+    assert sequences(axes={"features": {2: counted}}).dynamic == {"features": {2: AXIS}}
     assert classes().dynamic == {}
 
 
@@ -67,10 +69,12 @@ def _call(**changes: Any) -> dict[str, Any]:
         ({"axes": {"features": {0: AXIS}}}, "is dimension 0 of"),
         ({"axes": {"sound": {2: AXIS}}}, "is dimension 2 of"),
         ({"axes": {"features": {2: Axis("T", 24, 4)}}}, "no valid bounds"),
+        ({"axes": {"features": {2: Axis("T", 4.0, 24.0)}}}, "no valid bounds"),  # type: ignore[arg-type]
         ({"axes": {"features": {1: Axis("T", 4, 6), 2: AXIS}}}, "axis T is"),
         ({"lengths": (Length("features", "T"),)}, "no input of one int64"),
         ({"lengths": (Length("frames", "U"),)}, "which is no axis"),
         ({"lengths": (Length("frames", "T", 0),)}, "a stride of 0"),
+        ({"lengths": (Length("frames", "T", 2.0),)}, "a stride of 2.0"),  # type: ignore[arg-type]
         ({"reading": Reading(Kind.CTC)}, "the blank is None"),
         ({"reading": Reading(Kind.CLASSES, BLANK)}, "the blank is 3"),
         ({"writers": ["a"]}, "1 writers of 40"),
