@@ -251,7 +251,7 @@ def _with_earlier_formats(manifest: Manifest, earlier: Path, folder: Path, say: 
     others = [entry for entry in previous.formats if (entry.format, entry.view) not in built]
     same = (previous.source, previous.accuracy_budget)
     if same != (manifest.source, manifest.accuracy_budget):
-        _tell_dropped(others, "it has other weights, samples, decoder or budget", say)
+        _tell_dropped(others, "it has other weights, samples, answers, decoder or budget", say)
         return manifest
     known = {view.name for view in manifest.views}
     gone = [entry for entry in others if entry.view not in known]

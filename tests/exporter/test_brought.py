@@ -231,6 +231,32 @@ def test_a_form_that_was_renamed_is_not_kept_beside_the_new_one(
     assert [f for f in _verified(out, deep=False) if f.outcome is Outcome.REFUSED] == []
 
 
+@pytest.mark.slow
+def test_formats_of_another_forward_are_not_kept_beside_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, samples and rounding are the same to the bit, and every answer is another."""
+    (tmp_path / "turning.py").write_text(
+        "import os\nimport torch\nfrom brought_models import Perceptron, classes\n"
+        "class Turned(Perceptron):\n    def forward(self, x):\n"
+        "        return float(os.environ['SIGN']) * super().forward(x)\n"
+        "def make():\n    torch.manual_seed(0)\n"
+        "    return classes(module=Turned().eval(), metric=None)\n"
+    )
+    paths = [str(tmp_path), str(Path(__file__).parent), *sys.path]
+    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model, out, said = ModelRequest("turning:make"), tmp_path / "bundle", list[str]()
+    formats = {"onnx": "1", "executorch": "1", "coreml": "-1"}
+    kept = []
+    for name, sign in formats.items():
+        monkeypatch.setenv("SIGN", sign)
+        export(Request((find_target(name),), model, out, Policy(quantize=False)), said.append)
+        kept.append([entry.format for entry in load_manifest(out).formats])
+    assert kept == [["onnx"], ["executorch", "onnx"], ["coreml"]]
+    assert sum("not kept of the earlier bundle" in line for line in said) == 2
+
+
 @pytest.mark.parametrize("option", ["lexicon", "data", "preset", "samples", "view"])
 def test_an_option_about_swipes_contradicts_a_model(option: str) -> None:
     value = {"samples": "200", "view": "baked"}.get(option, "x")
