@@ -72,7 +72,8 @@ class Exportable:
         decode: from one output, without the batch axis, to text; None where there is none.
         metric: from all verification outputs, in order, to a score in [0, 1] for each; None where
             nobody knows what is right, and then the accuracy budget has nothing to measure: of
-            `Kind.VALUES` no quantized artefact can pass, as no decisions tell either.
+            `Kind.VALUES`, or of too few samples, no quantized artefact can pass, as no decisions
+            tell either.
         metric_name: what to call that score.
         writers: who made each verification sample; None: no two belong together.
         strata: the members of each part of the verification samples, bool[N] by name.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.cost import Cost, accuracy_cost
+from exporter.parity.cost import RULE_OF_THREE, Cost, accuracy_cost
 from exporter.parity.outputs import (
     Agreement,
     Decisions,
@@ -22,9 +23,6 @@ from exporter.parity.outputs import (
 )
 from exporter.parity.verdict import Level, Limits, Status, Verdict, refused
 from swipe.scoring import Edits, count_edits
-
-UNTOLD: Final = "outputs are values that no metric scores: what they may lose cannot be told"
-"""Why quantized values are not known to be good, however far they are from PyTorch's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,10 +108,29 @@ def compare(
         if outcome is Status.FAIL or (limits.bounded and outcome is Status.UNVERIFIED):
             reasons.append(why)
             status = Status.FAIL if Status.FAIL in (status, outcome) else Status.UNVERIFIED
-    elif limits.bounded and metrics.agreement is None:
-        reasons.append(UNTOLD)
+    elif (lack := untold(metrics, limits)) is not None:
+        reasons.append(lack)
         status = Status.FAIL if status is Status.FAIL else Status.UNVERIFIED
     return Verdict(status, level, tuple(reasons), metrics.to_dict())
+
+
+def untold(metrics: Metrics, limits: Limits) -> str | None:
+    """Why outputs that no metric scores do not tell what was lost; None where they do.
+
+    Decisions that all agree are no proof where there are few: n samples without an error leave
+    3 / n possible, as in `exporter.parity.cost`.
+    """
+    if not limits.bounded or metrics.cost is not None:
+        return None
+    if metrics.agreement is None:
+        return "outputs are values that no metric scores: what they may lose cannot be told"
+    allowed = 1.0 - limits.frame_agreement
+    # Rounded, as 3 / (1 - 0.9) is a little more than 30.
+    needed = math.ceil(round(RULE_OF_THREE / allowed, 6)) if allowed > 0 else math.inf
+    if metrics.samples >= needed:
+        return None
+    more = f"; {needed:,} would tell" if math.isfinite(needed) else ""
+    return f"decisions on {metrics.samples:,} samples may agree by chance{more}"
 
 
 def measure(

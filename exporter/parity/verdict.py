@@ -49,8 +49,8 @@ class Limits:
         blank_drift: most that the share of blank frames may change, either way.
         accuracy_drop: most points of accuracy that may be lost.
         bounded: whether the loss has to stay below `accuracy_drop` with its statistical bound, and
-            not only as measured; values that no metric scores are UNVERIFIED then. Outputs that
-            are the same numbers need no statistics.
+            not only as measured; what no metric scores is UNVERIFIED then if it is values, or
+            too few decisions. Outputs that are the same numbers need no statistics.
     """
 
     max_abs_delta: float | None

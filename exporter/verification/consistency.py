@@ -25,7 +25,7 @@ from exporter.manifest import (
     SwipeSource,
 )
 from exporter.parity import Cost, Kind, Level, Metrics, Status
-from exporter.parity.comparison import UNTOLD
+from exporter.parity.comparison import untold
 from exporter.parity.outputs import misses
 from exporter.policy import Policy
 from exporter.targets import Target, find_target
@@ -179,8 +179,8 @@ def _missed(
     if metrics.cost is None:
         if not isinstance(source, ModelSource) or source.metric is not None:
             yield "PASS without a cost in accuracy"
-        elif limits.bounded and metrics.agreement is None:
-            yield f"PASS although {UNTOLD}"
+        elif (why := untold(metrics, limits)) is not None:
+            yield f"PASS although {why}"
         return
     if metrics.cost.samples < 1 or not math.isfinite(metrics.cost.bound):
         yield f"PASS although its cost is {metrics.cost}"

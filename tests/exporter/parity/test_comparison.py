@@ -72,6 +72,32 @@ def test_values_that_nobody_scores_are_not_passed_where_a_loss_has_to_be_bounded
     assert not any("no metric scores" in reason for reason in scored.reasons)
 
 
+@pytest.mark.parametrize(
+    ("samples", "least", "told"),
+    [
+        (29, 0.9, "decisions on 29 samples may agree by chance; 30 would tell"),
+        (30, 0.9, None),
+        (299, 0.99, "decisions on 299 samples may agree by chance; 300 would tell"),
+        (300, 0.99, None),
+        (1000, 1.0, "decisions on 1,000 samples may agree by chance"),
+    ],
+)
+def test_equal_decisions_that_nobody_scores_prove_nothing_where_they_are_few(
+    samples: int, least: float, told: str | None
+) -> None:
+    """One sample that is still read alike was a PASS for int8."""
+    logits = list(np.random.default_rng(0).normal(size=(samples, 3)).astype(np.float32))
+    limits = replace(LIMITS, frame_agreement=least, bounded=True)
+    population, classes = Population([str(n) for n in range(samples)]), Reading(Kind.CLASSES)
+    verdict = compare(Answers(logits), Answers(logits), population, classes, limits)
+    assert verdict.status is (Status.UNVERIFIED if told else Status.PASS)
+    assert verdict.reasons == ((told,) if told else ())
+    unbounded = replace(limits, bounded=False)
+    assert compare(Answers(logits), Answers(logits), population, classes, unbounded).status is (
+        Status.PASS
+    )
+
+
 @pytest.mark.parametrize("level", Level)
 def test_a_verdict_has_the_level_at_which_the_artefact_was_executed(level: Level) -> None:
     for candidate in (_answers(), _answers(1), Answers([])):
