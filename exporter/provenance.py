@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
+from swipe.errors import UsageError
+
 THREADS: Final = 1
 """CPU threads of every build and of every execution that a verdict rests on."""
 
@@ -112,7 +114,16 @@ def portable(spec: str) -> str:
     """`spec` of data or a lexicon as others may read it: of an absolute path, its name only.
 
     A relative path stays: it says nothing of the machine, and is found again in the same folder.
+
+    Raises:
+        UsageError: it is no text, as names of files need not be.
     """
+    try:
+        spec.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{spec!r} cannot stand in a manifest: its name is no text", fix="rename it"
+        ) from error
     for kind in (PurePosixPath, PureWindowsPath):
         path = kind(spec)
         if path.is_absolute() or spec.startswith("~"):

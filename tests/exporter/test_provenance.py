@@ -27,6 +27,7 @@ from exporter.provenance import (
     processor,
     working_tree,
 )
+from swipe.errors import UsageError
 from swipe.files import sha256_file
 from train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -85,6 +86,12 @@ def test_commit_and_uncommitted_changes(tmp_path: Path, monkeypatch: pytest.Monk
     assert working_tree() == (commit, True)
     monkeypatch.setenv("PATH", "")
     assert working_tree() == (None, None)
+
+
+def test_a_name_that_is_no_text_is_refused_by_name() -> None:
+    """It ended as a bug of the library that writes the manifest."""
+    with pytest.raises(UsageError, match=r"lex\\udcff\.txt.* its name is no text"):
+        portable("/home/ada/lex\udcff.txt")
 
 
 @pytest.mark.parametrize(
