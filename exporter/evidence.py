@@ -83,6 +83,12 @@ class Evidence:
     texts: Callable[[Outputs], list[str]] | None = None
 
 
+def lacking(evidence: Evidence, limits: Limits) -> tuple[str, ...]:
+    """Why not even PyTorch's own answers would pass, so that no artefact can; empty if they do."""
+    perfect = evidence.reference
+    return compare(perfect, perfect, evidence.population, evidence.reading, limits).reasons
+
+
 def judge(runner: Runner, evidence: Evidence, limits: Limits, level: Level = Level.HOST) -> Verdict:
     """Run all samples through `runner`, which executes at `level`, and compare with PyTorch.
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from exporter.cache import remove
 from exporter.conformance import misfit
-from exporter.evidence import judge
+from exporter.evidence import judge, lacking
 from exporter.formats import Runner
 from exporter.parity import Level, Status, Verdict, refused, unverified
 from exporter.policy import Policy
@@ -119,9 +119,11 @@ def climb(
     fell_back = not any(record.taken for record in records)
     if fell_back and policy.quantize and policy.require_quantized:
         reasons = [f"{r.rung}: {'; '.join(r.verdict.reasons)}" for r in records]
+        could = any(not ladder.lacking(subject, rung) for rung in target.rungs[:-1])
+        mend = "raise --budget or --tune-minutes" if could else "judge by more samples or a metric"
         raise GateError(
             f"{target.name} {subject.name}: no quantized artefact passed ({'. '.join(reasons)})",
-            fix="raise --budget or --tune-minutes, or leave out --require-quantized to ship float",
+            fix=f"{mend}, or leave out --require-quantized to ship float",
         )
     return [*records, replace(float_record, taken=fell_back)]
 
@@ -191,6 +193,10 @@ class _Ladder:
         if not self.policy.tune_minutes:
             return None
         target, name = self.target, self._name(subject, rung)
+        reasons = self.lacking(subject, rung)
+        if reasons:
+            self.say(f"{name}: whatever layers stay float: {'; '.join(reasons)}")
+            return None
         budget = Budget(self.policy.tune_minutes)
         passed: list[RungRecord] = []
 
@@ -213,6 +219,11 @@ class _Ladder:
             minutes = self.policy.tune_minutes
             self.say(f"{name}: no choice of float layers passed in {minutes:g} minutes")
         return passed[0] if passed else None
+
+    def lacking(self, subject: Subject, rung: Rung) -> tuple[str, ...]:
+        """Why `rung` cannot pass, whatever it is; empty if it can."""
+        limits = rung.limits_within(self.policy.budget, subject.evidence.rounding)
+        return lacking(subject.evidence, limits)
 
     def _build_and_judge(self, subject: Subject, rung: Rung) -> tuple[RungRecord, Runner | None]:
         target, name = self.target, self._name(subject, rung)

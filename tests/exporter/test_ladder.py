@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from exporter import ladder
 from exporter.cache import Cache
 from exporter.evidence import Evidence, Refusal, Trial
 from exporter.formats import Format, Lowering, Runner, calls_of
@@ -318,6 +319,19 @@ def test_tuning_that_finds_nothing_falls_back(tmp_path: Path) -> None:
     policy = Policy(budget=1.0, tune_minutes=1.0)
     int8, half, _ = _climb(tmp_path, _pretend(tuned=_needs("none")), policy, module=_Right())
     assert (int8.taken, int8.file, half.taken) == (False, None, True)
+
+
+def test_no_time_is_spent_on_layers_where_no_artefact_can_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six samples, not even PyTorch's own answers would."""
+    monkeypatch.setattr(ladder, "rank_layers", lambda *_: pytest.fail("layers were ranked"))
+    policy = Policy(budget=1.0, tune_minutes=1.0)
+    *_, fp32 = _climb(tmp_path, _pretend(), policy, bounded=True, module=_Right())
+    assert fp32.taken
+    with pytest.raises(GateError, match="about 300 samples would tell") as caught:
+        _climb(tmp_path, _pretend(), replace(policy, require_quantized=True), bounded=True)
+    assert caught.value.fix.startswith("judge by more samples or a metric")
 
 
 def _slowly(features: NDArray[np.float32]) -> NDArray[np.float32]:
