@@ -177,7 +177,7 @@ def require_meaning(given: Exportable, outputs: Outputs, rounding: float) -> Non
 
     Raises:
         GateError: the blank is no class or never wins, padding changes what is real, or values
-            lie so close that limits would allow any.
+            lie so close that limits would allow any, or are scored alike whatever they are.
     """
     if given.reading.kind is not Kind.VALUES and any(row.shape[-1] < 2 for row in outputs):
         raise GateError(
@@ -188,6 +188,7 @@ def require_meaning(given: Exportable, outputs: Outputs, rounding: float) -> Non
     limit = PADDING_DELTA.allowing(rounding).max_abs_delta
     if given.reading.kind is Kind.VALUES:
         _require_spread(outputs, limit or 0.0, rounding)
+        _require_telling(given, outputs)
     for case in paddings(given):
         plain = _answers(given, given.module, case.plain, "unpadded sample {}")
         padded = _answers(given, given.module, case.padded, "padded sample {}")
@@ -210,6 +211,23 @@ def _require_spread(outputs: Outputs, limit: float, rounding: float) -> None:
             if limit > ROUNDING_MARGIN * rounding
             else f"find what moves its float32 outputs by {rounding:.2g} from its float64 ones",
         )
+
+
+def _require_telling(given: Exportable, outputs: Outputs) -> None:
+    """Values have no decisions: what quantization does to them shows in their score, or nowhere."""
+    wanted = answer(given, outputs).scores
+    for factor, offset in ((0.0, 0.0), (-2.0, -1.0)):
+        try:
+            scores = answer(given, [factor * row + offset for row in outputs]).scores
+        except UsageError:
+            return  # a metric that refuses them tells them apart
+        if any((scores[name] != wanted[name]).any() for name in wanted) or not wanted:
+            return
+    raise GateError(
+        "the metric scores nothing but zeros, and the network's values turned around, as it scores "
+        "the network's: any artefact would pass",
+        fix="let it compare with what is right, or leave it out, and float is shipped",
+    )
 
 
 def _require_blank(outputs: Outputs, blank: int | None) -> None:

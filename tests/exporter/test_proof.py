@@ -25,6 +25,7 @@ from torch.nn import functional
 from exporter.adapter import Axis, Exportable, Kind, Reading
 from exporter.evidence import judge
 from exporter.parity import Limits, Status
+from exporter.parity.outputs import Outputs
 from exporter.proof import (
     evidence_of,
     references,
@@ -133,6 +134,32 @@ def test_values_that_any_limit_would_allow_are_refused(module: nn.Module, mend: 
     assert re.search(mend, caught.value.fix)
     sound = classes(module=Scaled(1.0).eval(), reading=Reading(Kind.VALUES), metric=None)
     _proven(sound)
+
+
+def _strictly(outputs: Outputs) -> list[float]:
+    """The score of a metric that takes nothing but probabilities, or raises."""
+    assert all((row > -1).all() and row.any() for row in outputs)
+    return [0.5] * len(outputs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (lambda outputs: [0.0] * len(outputs), False),
+        (lambda outputs: [float(np.isfinite(row).all()) for row in outputs], False),
+        (lambda outputs: [float(row[0] > 0) for row in outputs], True),
+        (_strictly, True),
+        (None, True),
+    ],
+    ids=["constant", "finite or not", "sign", "refuses nonsense", "none"],
+)
+def test_a_metric_that_cannot_tell_values_apart_is_refused(metric: Any, told: bool) -> None:
+    given = classes(module=Scaled(1.0).eval(), reading=Reading(Kind.VALUES), metric=metric)
+    if told:
+        _proven(given)
+    else:
+        with pytest.raises(GateError, match="any artefact would pass"):
+            _proven(given)
 
 
 class Twice(nn.Module):
