@@ -147,7 +147,7 @@ def bench(
             require_writable(aside)
         results = _measure(opened, places, devices, plan, (rounds, calls), runtime, say)
     # An hour on a phone is not to be lost to a minute on this machine.
-    if aside is not None and results.devices and not repeats(results, out):
+    if aside is not None and out.exists() and results.devices and not repeats(results, out):
         out.replace(aside)
         console.print(f"earlier results, of devices that this run does not have: {aside}")
     _show(results, out)
