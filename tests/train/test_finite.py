@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from swipe.errors import NonFiniteError
-from train.finite import all_finite, find_nonfinite, require_finite
+from train.finite import all_finite, culprit, find_nonfinite, null_for_nonfinite, require_finite
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -33,3 +34,24 @@ def test_integers_empty_and_none_are_finite() -> None:
 
 def test_a_norm_that_overflows_is_an_explosion() -> None:
     assert not all_finite([torch.full((4,), 3e38)])
+
+
+def test_the_largest_floats_are_what_made_a_norm_overflow() -> None:
+    """A counter may be larger and an empty tensor has no largest value: neither is to blame."""
+    tensors = {
+        "counter": torch.tensor(2**62),
+        "empty": torch.empty(0),
+        "small": torch.full((4,), -1e9),
+        "exploded": torch.cat([torch.zeros(1), torch.full((4095,), -4e17)]),
+    }
+    assert not all_finite(tensors.values())
+    name, what = culprit(tensors)
+    assert (name, what) == ("exploded", "values up to 4.0e+17, the norm overflows")
+
+
+def test_json_gets_null_for_what_it_does_not_know_however_nested() -> None:
+    nan, inf = float("nan"), np.float64("inf")
+    value = {"a": [1, (nan, 2.5)], "b": {"c": inf, "d": "nan"}, "e": np.float32(0.5), "f": True}
+    told = null_for_nonfinite(value)
+    assert told == {"a": [1, [None, 2.5]], "b": {"c": None, "d": "nan"}, "e": 0.5, "f": True}
+    assert type(told["e"]) is float

@@ -98,6 +98,25 @@ def test_equal_decisions_that_nobody_scores_prove_nothing_where_they_are_few(
     )
 
 
+@pytest.mark.parametrize(
+    ("samples", "lost", "status"),
+    [(600, 0, Status.PASS), (598, 0, Status.UNVERIFIED), (600, 6, Status.FAIL)],
+)
+def test_a_bounded_loss_passes_only_where_samples_rule_more_out(
+    samples: int, lost: int, status: Status
+) -> None:
+    rows = [np.arange(3, dtype=np.float32)] * samples
+    right, given = np.ones(samples), np.ones(samples)
+    given[:lost] = 0
+    wanted, said = (Answers(rows, scores={"top1": scores}) for scores in (right, given))
+    population = Population([str(number) for number in range(samples)])
+    for bounded in (True, False):
+        limits = replace(LIMITS, accuracy_drop=0.5, bounded=bounded)
+        verdict = compare(wanted, said, population, Reading(Kind.CLASSES), limits)
+        assert verdict.status is (Status.PASS if not bounded and not lost else status)
+        assert bool(verdict.reasons) == (verdict.status is not Status.PASS)
+
+
 @pytest.mark.parametrize("level", Level)
 def test_a_verdict_has_the_level_at_which_the_artefact_was_executed(level: Level) -> None:
     for candidate in (_answers(), _answers(1), Answers([])):
@@ -138,6 +157,16 @@ def test_what_is_missing_fails(short: Answers) -> None:
         assert (verdict.status, verdict.metrics) == (Status.FAIL, None)
 
 
+def test_what_is_missing_on_both_sides_fails_too() -> None:
+    short = replace(_answers(), outputs=_answers().outputs[:3])
+    assert "some are missing" in _compare(short, short).reasons[0]
+    few = Population(POPULATION.writers[:3])
+    for answers in (_answers(), replace(_answers(), words=None, scores={})):
+        verdict = compare(answers, answers, few, CTC, LIMITS)
+        assert (verdict.status, verdict.metrics) == (Status.FAIL, None)
+        assert "some are missing" in verdict.reasons[0]
+
+
 @pytest.mark.parametrize("score", [np.nan, -0.5, 1.5])
 def test_a_score_that_is_no_share_fails(score: float) -> None:
     odd = replace(_answers(), scores={"top1": np.array([1, 1, 1, score])})
@@ -173,6 +202,37 @@ def test_a_model_that_says_only_blank_is_compared_with_nothing() -> None:
     outputs = [np.eye(27, dtype=np.float32)[[26] * 32]] * 4
     mute = replace(_answers(), outputs=outputs)
     assert "nothing but blank" in _compare(mute, mute).reasons[0]
+
+
+def test_a_model_that_spells_in_one_frame_only_can_be_compared() -> None:
+    outputs = [np.eye(27, dtype=np.float32)[[26] * 32] for _ in range(4)]
+    outputs[1][7, 3] = 2
+    spare = replace(_answers(), outputs=outputs)
+    assert _compare(spare, spare).status is Status.PASS
+
+
+def test_blank_is_a_class_like_others_where_outputs_are_no_ctc() -> None:
+    outputs = [np.eye(27, dtype=np.float32)[[26] * 32]] * 4
+    same = replace(_answers(), outputs=outputs)
+    verdict = compare(same, same, POPULATION, Reading(Kind.CLASSES), LIMITS)
+    assert verdict.status is Status.PASS
+    assert verdict.metrics is not None
+    assert verdict.metrics["greedy_agreement"] is verdict.metrics["greedy_edits"] is None
+
+
+def test_scores_are_means_in_percent_of_each_side() -> None:
+    metrics = measure(_answers(), _answers(0, ["the", "dog", "sat", "on"]), POPULATION, CTC)
+    assert metrics.scores == {"top1": 75.0}
+    assert metrics.reference_scores == {"top1": 100.0}
+
+
+def test_words_agree_by_their_first_candidates() -> None:
+    def saying(*candidates: str) -> Answers:
+        return replace(_answers(), words=[list(candidates)] * 4)
+
+    first = saying("the", "then", "than")
+    assert measure(first, saying("the", "than", "toe"), POPULATION, CTC).word_agreement == 1.0
+    assert measure(first, saying("toe", "then", "than"), POPULATION, CTC).word_agreement == 0.0
 
 
 def test_greedy_strings_are_compared_with_every_kind_of_edit() -> None:
@@ -255,6 +315,17 @@ def test_one_wrong_frame_among_thousands_that_agree_is_not_averaged_away() -> No
     outputs[2][5] = np.roll(outputs[2][5], 1)
     verdict = _compare(reference, replace(reference, outputs=outputs))
     assert verdict.status is Status.FAIL
+
+
+def test_one_number_that_is_off_is_not_averaged_away() -> None:
+    reference = _answers()
+    outputs = [row.copy() for row in reference.outputs]
+    outputs[2][5, 3] += 0.001
+    verdict = _compare(reference, replace(reference, outputs=outputs))
+    assert verdict.status is Status.FAIL
+    assert verdict.metrics is not None
+    assert verdict.metrics["max_abs_delta"] == pytest.approx(0.001, rel=1e-3)
+    assert verdict.metrics["mean_abs_delta"] == pytest.approx(0.001 / 3456, rel=1e-3)
 
 
 def test_values_have_numbers_and_no_decisions() -> None:

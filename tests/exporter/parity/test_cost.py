@@ -60,6 +60,13 @@ def test_no_number_of_samples_turns_a_loss_beyond_the_budget_into_a_pass() -> No
     assert _cost(1000, 5).samples_needed(BUDGET) is None
 
 
+def test_a_loss_of_the_budget_is_within_it_and_no_number_of_samples_tells_more() -> None:
+    assert Cost(600, BUDGET, 0.0, "", 0.0).judge(BUDGET) == (Status.PASS, "")
+    status, reason = Cost(1000, BUDGET, 0.125, "", 0.0).judge(BUDGET)
+    assert status is Status.UNVERIFIED
+    assert reason.endswith("0.62 cannot be ruled out and the budget is 0.50")
+
+
 def test_losses_of_one_writer_weigh_as_one_writer() -> None:
     losses = np.zeros(1000)
     losses[:20] = 1

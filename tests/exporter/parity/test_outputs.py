@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exporter.parity import Kind, Limits, Reading, disagreements
-from exporter.parity.outputs import MARGIN, Agreement, Decisions
+from exporter.parity.outputs import MARGIN, Agreement, Decisions, misses
 
 CTC = Reading(Kind.CTC, 26)
 LIMITS = Limits(max_abs_delta=1e-4, frame_agreement=0.999, accuracy_drop=0.1)
@@ -60,6 +60,65 @@ def test_a_close_call_may_fall_either_way_and_a_sure_one_may_not() -> None:
     agreements = [Agreement.between(wanted, Decisions.of(list(c)), 2) for c in (close, sure)]
     assert [agreement.frames for agreement in agreements] == [0.9, 0.9]
     assert [agreement.decisive for agreement in agreements] == [1.0, 0.0]
+
+
+def test_a_decision_leads_by_the_distance_to_the_next_best() -> None:
+    """Log-probabilities are negative, so a sum or another class would be told from it."""
+    frames = np.array([[-1, -3, -9, -0.5], [-9, -9, -4, -4], [5, 1, 9, 2]], dtype=np.float32)
+    assert Decisions.of([frames]).lead.tolist() == [0.5, 0.0, 4.0]
+
+
+def test_a_lead_of_the_margin_is_sure() -> None:
+    reference = np.zeros((1, 2, 3), dtype=np.float32)
+    reference[0, :, 0] = [MARGIN, np.nextafter(np.float32(MARGIN), np.float32(0))]
+    for frame, decisive in ((0, 0.0), (1, 1.0)):
+        candidate = reference.copy()
+        candidate[0, frame, 1] = 4 * MARGIN
+        pair = Decisions.of(list(reference)), Decisions.of(list(candidate))
+        assert Agreement.between(*pair, 2).decisive == decisive
+
+
+@pytest.mark.parametrize(
+    ("best", "letters"),
+    [([0, 0, 0, 2, 0, 1], [0, 0, 1]), ([1, 0, 0, 1], [1, 0, 1]), ([2, 2], []), ([0, 2, 2], [0])],
+)
+def test_greedy_strings_merge_repeats_that_no_blank_parts(
+    best: list[int], letters: list[int]
+) -> None:
+    rows = [np.eye(3, dtype=np.float32)[best], np.eye(3, dtype=np.float32)[[0]]]
+    first, second = Decisions.of(rows).strings(2)
+    assert [ord(letter) - ord("!") for letter in first] == letters
+    assert second == "!"
+
+
+def test_outputs_without_a_number_are_compared_with_nothing() -> None:
+    empty = [np.zeros((0, 27), dtype=np.float32)] * 4
+    for reading in (CTC, Reading(Kind.VALUES)):
+        (reason,) = disagreements(empty, empty, reading, LIMITS)
+        assert reason == "0 of 0 outputs of PyTorch are NaN or Inf"
+
+
+def test_a_figure_at_its_limit_is_within_it_and_a_little_more_is_not() -> None:
+    limits = Limits(0.5, 0.75, 0.1, decisive_agreement=0.25, blank_drift=0.125)
+    assert not list(misses(0.5, Agreement(0.75, 0.25, 0.125), limits))
+    assert not list(misses(0.5, Agreement(0.75, 0.25, -0.125), limits))
+    for delta, agreement, named in (
+        (0.51, Agreement(1, 1, 0), "max |delta|"),
+        (0.0, Agreement(0.74, 1, 0), "per-frame agreement"),
+        (0.0, Agreement(1, 0.24, 0), "agreement where PyTorch is sure"),
+        (0.0, Agreement(1, 1, 0.13), "share of blank frames changes by +13.00%"),
+        (0.0, Agreement(1, 1, -0.13), "share of blank frames changes by -13.00%"),
+    ):
+        (reason,) = misses(delta, agreement, limits)
+        assert reason.startswith(named)
+
+
+@pytest.mark.parametrize("figure", ["max_abs_delta", "frames", "decisive", "blank_drift"])
+def test_a_figure_that_is_no_number_is_beyond_every_limit(figure: str) -> None:
+    sound = {"frames": 1.0, "decisive": 1.0, "blank_drift": 0.0}
+    delta = np.nan if figure == "max_abs_delta" else 0.0
+    shares = {name: np.nan if name == figure else value for name, value in sound.items()}
+    assert len(list(misses(delta, Agreement(**shares), LIMITS))) == 1
 
 
 def test_a_blank_that_creeps_in_is_a_drift() -> None:
