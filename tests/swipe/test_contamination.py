@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swipe.contamination import EXAMPLES, find_overlap, require_disjoint, trace_digest
+from swipe.contamination import CELLS, EXAMPLES, find_overlap, require_disjoint, trace_digest
 from swipe.errors import ExitCode, GateError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
@@ -53,6 +53,27 @@ def test_repeated_points_and_other_times_hide_nothing(row: int, times: int) -> N
     points = np.repeat(gesture.points, times, axis=0)
     points[:, 2] = 3.0 * np.arange(len(points))
     assert trace_digest(renamed(gesture, points=points)) == trace_digest(gesture)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("place", [0, 5, -1])
+def test_a_detour_along_one_axis_makes_another_swipe(axis: int, place: int) -> None:
+    points = EVALUATED[0].points.copy()
+    points[place, axis] += 3 / CELLS
+    assert trace_digest(renamed(EVALUATED[0], points=points)) != trace_digest(EVALUATED[0])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_straight_swipe_counts_with_every_cell_that_it_passes(axis: int) -> None:
+    far, near = (np.zeros((4, 3), dtype=np.float32) for _ in range(2))
+    far[:, axis], near[:, axis] = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.2, 0.4]
+    digests = {trace_digest(renamed(EVALUATED[0], points=points)) for points in (far, near)}
+    assert len(digests) == 2
+
+
+def test_words_keep_equal_traces_apart() -> None:
+    other = renamed(EVALUATED[0], word=EVALUATED[0].word + "s")
+    assert trace_digest(other) != trace_digest(EVALUATED[0])
 
 
 def test_different_swipes_of_one_word_are_different() -> None:

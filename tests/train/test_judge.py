@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from swipe.corpus import corpus_digest
+from swipe.corpus import corpus_digest, split_by_writer
 from swipe.errors import DataError, ExitCode, GateError, UsageError
 from swipe.gesture import Gesture
 from swipe.layout import load_layout
@@ -23,6 +23,7 @@ from swipe.synthesis import synthesize
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.judge import Report, evaluate_checkpoint, table
 from train.models import TcnSpec, build_model
+from train.swipe_data import DEV_SALT
 
 LAYOUT = load_layout("qwerty")
 WORDS = "wordfreq:2000"
@@ -274,6 +275,48 @@ def test_writers_that_the_run_held_out_of_its_corpus_may_be_used(
     assert 0 < trained <= len(swipes) - 2 - held_out
     with pytest.raises(GateError, match="writers"):
         judge("all.jsonl")
+
+
+def test_what_was_mixed_in_is_compared_with_the_writers_that_the_run_held_out(
+    files: Path, swipes: tuple[Gesture, ...]
+) -> None:
+    """Rows of those writers were left out of it by the run; the same swipes by others were not."""
+    write_jsonl(swipes[2:], files / "all.jsonl")
+    save(files / "a.safetensors", seed=0, train="all.jsonl", dev="")
+    trained = judge(None).judged.contamination.compared
+    save(files / "a.safetensors", seed=0, train="all.jsonl", dev="", mix={"more.jsonl": 0.5})
+    write_jsonl(swipes[2:], files / "more.jsonl")
+    assert judge(None).judged.contamination.compared == 2 * trained
+    write_jsonl([replace(g, writer="w9") for g in swipes[2:]], files / "more.jsonl")
+    with pytest.raises(GateError, match=r"0 writers of it .*corpus more\.jsonl"):
+        judge(None)
+
+
+@pytest.mark.parametrize(
+    ("first", "read"),
+    [
+        ({"train": "all.jsonl", "dev_share": 0.0, "mix": {}}, "all"),
+        ({"train": "few.jsonl", "dev_share": 0.4, "mix": {"more.jsonl": 1.0}}, "more"),
+        ({"train": "all.jsonl", "dev_share": 0.3, "mix": {"more.jsonl": 1.0}}, "more"),
+    ],
+)
+def test_an_earlier_stage_that_held_out_others_has_seen_these(
+    files: Path, swipes: tuple[Gesture, ...], first: dict[str, Any], read: str
+) -> None:
+    """Its corpus may be the same one, and the last run's own split says nothing of it."""
+    write_jsonl(swipes[2:], files / "all.jsonl")
+    write_jsonl(swipes[2:], files / "more.jsonl")
+    save(files / "a.safetensors", seed=0, train="all.jsonl", dev="")
+    held_out = {g.writer for g in swipes[2:]} - _trained_writers(swipes[2:])
+    write_jsonl([g for g in swipes[2:] if g.writer not in held_out], files / "few.jsonl")
+    judge(None)
+    save(files / "a.safetensors", seed=0, train="all.jsonl", dev="", earlier=[{"dev": "", **first}])
+    with pytest.raises(GateError, match=rf"corpus {read}\.jsonl"):
+        judge(None)
+
+
+def _trained_writers(gestures: tuple[Gesture, ...]) -> set[str]:
+    return {g.writer for g in split_by_writer(gestures, 0.4, salt=DEV_SALT)[0]}
 
 
 def test_a_repeated_swipe_among_a_runs_own_held_out_ones_is_refused(
