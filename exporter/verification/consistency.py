@@ -201,6 +201,9 @@ def _wrong_figures(manifest: Manifest, figures: dict[str, Any]) -> Iterator[str]
     if metrics.samples != samples:
         yield f"of {metrics.samples} samples, the bundle was judged by {samples}"
         return
+    if samples < 1:
+        yield f"figures of {samples} samples"
+        return
     for name, value in leaves(asdict(metrics)):
         if not math.isfinite(value):
             yield f"{name} is {value}"

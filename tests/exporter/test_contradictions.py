@@ -151,7 +151,66 @@ def _as_coreml(fields: Fields, level: str, platform: str) -> None:
         rung["verdict"]["level"] = level
 
 
+def _removed(rung: Fields, **verdict: Any) -> None:
+    """What becomes of a rung that is not kept."""
+    rung.update(taken=False, file=None, sha256=None)
+    rung["verdict"].update({"status": "FAIL", "reasons": ["no"]} | verdict)
+
+
+def _fallen_back(fields: Fields) -> None:
+    """Every quantized rung was refused, each for something else; float was never timed."""
+    rungs = [_rung(name, 500, _figures(), taken=False) for name in ("int8-weights", "fp16-weights")]
+    fields["formats"][0]["rungs"][1:1] = rungs
+    worse = _figures()["cost"] | {"drop": 1.0, "bound": 1.125}
+    scores = {"top1": 83.0, "top4": 90.0}
+    _removed(_of(fields), metrics=_figures(scores=scores, cost=worse))
+    _removed(rungs[0], metrics=None)
+    _removed(rungs[1], metrics=None, level="structural")
+    fields["formats"][0]["rungs"][-1].update(taken=True, speed=None)
+    _of(fields)["speed"] = None
+    _recipe(fields)["policy"].update(require_faster=True)
+
+
+def _float_alone(fields: Fields) -> None:
+    del fields["formats"][0]["rungs"][INT8]
+    _of(fields).update(taken=True)
+    _recipe(fields)["policy"].update(quantize=False)
+
+
+def _with_a_view_that_spells(fields: Fields) -> None:
+    """Its words are those it spells, so PyTorch's scores are others than with a lexicon."""
+    tensor = {"name": "x", "shape": [1, 2], "dtype": "float32", "meaning": "-"}
+    view = {"name": "baked", "inputs": [tensor], "output": tensor, "also_tried": []}
+    fields["views"] = [view, view | {"name": "text", "text": tensor}]
+    entry = json.loads(json.dumps(fields["formats"][0])) | {"view": "text"}
+    for rung in entry["rungs"]:
+        rung["file"] = rung["file"].replace("model", "model-text")
+        figures = rung["verdict"]["metrics"]
+        for scores in (figures["scores"], figures["reference_scores"]):
+            scores["top1"] -= 20
+    fields["formats"].append(entry)
+    _recipe(fields)["views"].append("text")
+
+
+def _partly_right(fields: Fields) -> None:
+    """A metric may give a sample a part of a point."""
+    _as_model(fields)
+    for rung, score in ((INT8, 83.7), (FP32, 83.95)):
+        _metrics(fields, rung)["scores"].update(exact=score)
+        _metrics(fields, rung)["reference_scores"].update(exact=83.95)
+
+
 SOUND: dict[str, Edit] = {
+    "fallen back to float": _fallen_back,
+    "float alone": _float_alone,
+    "a view that spells": _with_a_view_that_spells,
+    "anyone's, right in part": _partly_right,
+    "slower, and nobody asked": lambda m: _of(m).update(speed={"ratio": 2.0, "calls": 150}),
+    "as far off everywhere": lambda m: _metrics(m).update(mean_abs_delta=0.3 * (1 + 5e-7)),
+    "all top-4 right": lambda m: [
+        _metrics(m, rung)[side].update(top4=100.0)
+        for rung in (INT8, FP32) for side in ("scores", "reference_scores")
+    ],
     "as it is": lambda m: None,
     "at every limit": lambda m: (
         _metrics(m)["agreement"].update(frames=0.9, decisive=0.97, blank_drift=-0.02),
@@ -185,6 +244,46 @@ def test_a_manifest_that_says_one_thing_is_not_refused(name: str) -> None:
 
 
 EDITS: dict[str, tuple[Edit, Gate, str]] = {
+    "a rung twice": (
+        lambda m: m["formats"][0]["rungs"].insert(0, _of(m)), Gate.RUNGS,
+        "its rungs are ['int8', 'int8', 'fp32']",
+    ),
+    "float above the budget of float": (
+        lambda m: (
+            _metrics(m, FP32)["scores"].update(top1=83.75),
+            _metrics(m, FP32)["cost"].update(drop=0.25),
+        ),
+        Gate.VERDICTS,
+        "PASS although accuracy falls 0.25 points, the budget is 0.10",
+    ),
+    "a figure torn out": (
+        lambda m: _metrics(m).pop("max_abs_delta"), Gate.FIGURES, "max_abs_delta: Field required"
+    ),
+    "a figure that is no number": (
+        lambda m: _metrics(m)["cost"].update(worst_drop=float("nan")), Gate.FIGURES,
+        "cost.worst_drop is nan",
+    ),
+    "a score of PyTorch of no whole swipes": (
+        lambda m: [
+            _metrics(m, rung)["reference_scores"].update(top4=90.01) for rung in (INT8, FP32)
+        ],
+        Gate.FIGURES,
+        "PyTorch's top4 0.9001",
+    ),
+    "no first score of PyTorch": (
+        lambda m: [_metrics(m, rung)["reference_scores"].pop("top1") for rung in (INT8, FP32)],
+        Gate.FIGURES,
+        "PyTorch's scores are ['top4']",
+    ),
+    "a share just below whole swipes": (
+        lambda m: _metrics(m).update(word_agreement=0.9949), Gate.FIGURES, "is no share of 800"
+    ),
+    "a share below none": (
+        lambda m: _metrics(m).update(word_agreement=-0.25), Gate.FIGURES, "is no share of 800"
+    ),
+    "a bound above what follows": (
+        lambda m: _metrics(m)["cost"].update(bound=0.4), Gate.FIGURES, "the bound of its cost is"
+    ),
     "nothing in it": (lambda m: m.update(formats=[]), Gate.RUNGS, "it ships no artefact"),
     "a format that is none": (
         lambda m: m["formats"][0].update(format="tflite"), Gate.RUNGS, "no format 'tflite'"
@@ -469,3 +568,56 @@ def test_a_claim_that_another_contradicts_is_refused_and_nothing_else_is(name: s
     refused = _refused(fields)
     assert says in "; ".join(detail for found, detail in refused if found is gate)
     assert {found for found, _ in refused} == {gate}
+
+
+IMPOSSIBLE: dict[str, tuple[Edit, str, str]] = {
+    "no cost": (
+        lambda m: _metrics(m).update(cost=None), "PASS without a cost", "cost is not there"
+    ),
+    "a cost of nothing": (
+        lambda m: _metrics(m)["cost"].update(samples=0), "PASS although its cost", "of other scores"
+    ),
+    "a spread that is no number": (
+        lambda m: _metrics(m)["cost"].update(spread=float("nan")), "PASS although its cost",
+        "cost.spread is nan",
+    ),
+    "anyone's model without the cost of its metric": (
+        lambda m: (_as_model(m), _metrics(m).update(cost=None)), "PASS without a cost",
+        "cost is not there",
+    ),
+    "fewer frames than none": (
+        lambda m: _metrics(m)["agreement"].update(frames=-0.5), "per-frame", "are no shares"
+    ),
+    "fewer sure frames than none": (
+        lambda m: _metrics(m)["agreement"].update(decisive=-0.5), "is sure", "are no shares"
+    ),
+    "more blanks than frames": (
+        lambda m: _metrics(m)["agreement"].update(blank_drift=1.01), "by +101.00%", "no difference"
+    ),
+    "fewer blanks than none": (
+        lambda m: _metrics(m)["agreement"].update(blank_drift=-1.01), "by -101.00%", "no difference"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_pass_by_impossible_figures_is_refused_as_both(name: str) -> None:
+    edit, verdict, figures = IMPOSSIBLE[name]
+    fields = _fields()
+    edit(fields)
+    refused = dict(_refused(fields))
+    assert set(refused) == {Gate.VERDICTS, Gate.FIGURES}
+    assert verdict in refused[Gate.VERDICTS]
+    assert figures in refused[Gate.FIGURES]
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_a_bundle_that_was_judged_by_nothing_is_refused(samples: int) -> None:
+    """Figures of no samples agree with each other, and no share or bound can be made of them."""
+    fields = _fields()
+    fields["source"]["verification_samples"] = samples
+    for rung in (INT8, FP32):
+        _metrics(fields, rung).update(samples=samples)
+        _metrics(fields, rung)["cost"].update(samples=samples)
+    gates = {gate for gate, _ in _refused(fields)}
+    assert gates == {Gate.VERDICTS, Gate.FIGURES, Gate.RECIPE}
