@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -27,6 +28,7 @@ from exporter.evidence import judge
 from exporter.parity import Limits, Status
 from exporter.parity.outputs import Outputs
 from exporter.proof import (
+    answer,
     evidence_of,
     references,
     require_meaning,
@@ -69,6 +71,23 @@ def test_a_length_is_tried_where_every_sample_is_as_long_as_may_be(least: int) -
     _proven(sequences(**samples, axes=axes))
     with pytest.raises(GateError, match="padding told by frames leaks"):
         _proven(sequences(masked=False, **samples, axes=axes))
+
+
+class Leaking(Pooled):
+    """One number of its first frame knows how much padding there is."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        output = super().forward(features, frames)
+        leak = torch.zeros_like(output)
+        leak[:, 0, 0] = 1e-3 * features.shape[2]
+        return output + leak
+
+
+def test_a_leak_into_one_number_of_one_frame_is_refused() -> None:
+    torch.manual_seed(0)
+    given = sequences(module=Leaking().eval())
+    with pytest.raises(GateError, match="padding told by frames leaks"):
+        require_meaning(given, references(given), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,94 @@ def test_what_gives_no_single_finite_tensor_is_refused(
         references(classes(module=module))
 
 
+class Whole(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(1, keepdim=True)
+
+
+class Summed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1)
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x])
+
+
+class Empty(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :0]
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (Whole(), "gives a Tensor, and one float tensor is exported"),
+        (Summed(), r"gives \[1\] for a batch of one"),
+        (Doubled(), r"gives \[2, 8\] for a batch of one"),
+        (Empty(), "gives an empty output"),
+    ],
+)
+def test_a_tensor_without_a_batch_of_floats_is_refused(module: nn.Module, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        references(classes(module=module))
+
+
+class First(nn.Module):
+    """The first `size` numbers of what it is given."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.size]
+
+
+def test_a_single_class_decides_nothing_and_a_single_value_is_one() -> None:
+    for size, reading, refused in (
+        (1, Reading(Kind.CLASSES), True),
+        (2, Reading(Kind.CLASSES), False),
+        (1, Reading(Kind.VALUES), False),
+    ):
+        given = classes(module=First(size).eval(), reading=reading, metric=None)
+        outputs = references(given)
+        if not refused:
+            require_meaning(given, outputs, 0.0)
+            continue
+        with pytest.raises(GateError, match="outputs of 1 classes"):
+            require_meaning(given, outputs, 0.0)
+
+
+class Drifting(nn.Module):
+    """Its last output alone grows from call to call, by a share of the largest."""
+
+    calls = 0
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        first = torch.zeros_like(x) + torch.tensor([100.0] + [0.0] * 7)
+        return first + torch.tensor([0.0] * 7 + [100 * self.share * (self.calls > 400)])
+
+
+@pytest.mark.parametrize(("share", "refused"), [(5e-5, False), (2e-4, True)])
+def test_one_number_that_drifts_is_seen_beyond_what_the_order_of_a_sum_gives(
+    share: float, refused: bool
+) -> None:
+    given = classes(module=Drifting(share).eval(), reading=Reading(Kind.VALUES), metric=None)
+    outputs = references(given)
+    if not refused:
+        require_repeatable(given, outputs)
+        return
+    with pytest.raises(GateError, match="answers verification sample 0 otherwise when"):
+        require_repeatable(given, outputs)
+
+
 class Dropping(Perceptron):
     """Drops in eval() too, as `dropout` does whose ``training`` was written out."""
 
@@ -252,7 +359,17 @@ def test_answers_and_samples_stay_what_they_are_where_a_network_writes_into_them
     require_repeatable(given, outputs)
 
 
-@pytest.mark.parametrize("scores", [[0.5] * 399, [1.5] * 400, [float("nan")] * 400])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.5] * 399,
+        [1.5] * 400,
+        [float("nan")] * 400,
+        [0.5] * 399 + [1.01],
+        [-0.01] + [0.5] * 399,
+        [0.5] * 399 + [float("nan")],
+    ],
+)
 def test_a_metric_that_gives_no_score_per_sample_is_refused(scores: list[float]) -> None:
     with pytest.raises(UsageError, match="the metric gives"):
         _proven(classes(metric=lambda outputs: scores))
@@ -275,6 +392,13 @@ def test_what_a_factory_reads_outputs_with_is_to_blame_when_it_raises(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         _proven(classes(**changes))
+
+
+def test_a_metric_may_find_everything_wrong_or_right() -> None:
+    for score in (0.0, 1.0):
+        given = classes(metric=lambda outputs, score=score: [score] * len(outputs))
+        found = answer(given, references(given)).scores["top1"]
+        assert found.tolist() == [score] * 400
 
 
 def test_every_axis_is_swept_and_one_more_is_to_be_refused() -> None:
@@ -379,6 +503,14 @@ def test_rounding_is_measured_and_nothing_is_allowed_where_it_cannot_be() -> Non
     given = _sound()
     assert 0.0 < rounding_of(given, references(given), said.append) < 1e-4
     assert not said
+    double = copy.deepcopy(given.module).double()
+    errors = [
+        run(double, call | {"features": call["features"].astype(np.float64)}, "x") - single
+        for call, single in zip(given.verification, references(given), strict=True)
+    ]
+    assert rounding_of(given, references(given), said.append) == max(
+        float(np.abs(error).max()) for error in errors
+    )
 
     class Single(Pooled):
         def forward(self, features: Tensor, frames: Tensor) -> Tensor:
