@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from android_harness.cli import app
 from android_harness.diff import Tolerance, compare_results
 from android_harness.results import DeviceReport, Results, load_results
+from exporter.manifest import Verdict
 from swipe.errors import GateError, ParityError, UsageError
 
 CALM = ((10_000, 10_100, 10_200),) * 4
@@ -77,6 +78,45 @@ def test_not_a_number_is_a_regression() -> None:
     assert [change.figure for change in found.regressions] == ["top1"]
 
 
+@pytest.mark.parametrize(
+    ("later", "worse"),
+    [
+        ({"size_bytes": 105_000}, []),
+        ({"size_bytes": 105_001}, ["kB"]),
+        ({"score": 83.75}, []),
+        ({"score": 83.74}, ["top1"]),
+    ],
+)
+def test_what_is_as_much_worse_as_tolerated_is_a_change_and_no_regression(
+    later: dict[str, Any], worse: list[str]
+) -> None:
+    found = compare_results(results(row()), results(row(**later)), Tolerance())
+    assert [change.figure for change in found.regressions] == worse
+    assert len(found.changes) == 3
+
+
+def test_an_artefact_without_figures_is_compared_by_its_verdict() -> None:
+    """One that was refused before anything could be compared has neither score nor latency."""
+    verdict = Verdict(status="FAIL", level="device", reasons=("no",), metrics=None)
+    refused = results(row(rounds=(), verdict=verdict))
+    worse = compare_results(results(row()), refused, Tolerance())
+    assert [(c.figure, c.worse) for c in worse.changes] == [("verdict", True)]
+    better = compare_results(refused, results(row()), Tolerance())
+    assert [(c.figure, c.worse) for c in better.changes] == [("verdict", False)]
+    for found in (worse, better):
+        assert found.apart == (
+            "Pixel 9, onnx baked int8: latency not compared, it was not measured",
+        )
+
+
+def test_a_score_that_is_gone_is_a_regression() -> None:
+    old, new = row(), row()
+    assert new.verdict.metrics is not None
+    new.verdict.metrics["scores"] = {"top4": 90.0}
+    found = compare_results(results(old), results(new), Tolerance())
+    assert [(c.figure, c.old, c.new) for c in found.regressions] == [("top1", "84.00", "none")]
+
+
 def test_an_artefact_that_is_no_longer_measured_is_a_regression() -> None:
     other = row("executorch baked int8")
     found = compare_results(results(row(), other), results(row()), Tolerance())
@@ -139,6 +179,13 @@ def test_of_two_phones_of_one_model_each_is_compared_with_itself() -> None:
     found = compare_results(_phones(("A", CALM)), _phones(("C", SLOW), ("D", CALM)), Tolerance())
     assert found.regressions
     assert found.apart == ("Pixel 9: not in the earlier results",)
+
+
+def test_a_phone_that_was_found_again_leaves_another_one_like_it_to_the_next() -> None:
+    old, new = _phones(("A", CALM), ("B", SLOW)), _phones(("A", CALM), ("C", SLOW))
+    found = compare_results(old, new, Tolerance())
+    assert not found.regressions
+    assert (found.compared, found.apart) == (2, ())
 
 
 def test_two_machines_with_other_processors_are_not_one() -> None:

@@ -205,6 +205,7 @@ SOUND: dict[str, Edit] = {
     "float alone": _float_alone,
     "a view that spells": _with_a_view_that_spells,
     "anyone's, right in part": _partly_right,
+    "anyone's values, as float": lambda m: (_as_model(m, "values", None), _float_alone(m)),
     "slower, and nobody asked": lambda m: _of(m).update(speed={"ratio": 2.0, "calls": 150}),
     "as far off everywhere": lambda m: _metrics(m).update(mean_abs_delta=0.3 * (1 + 5e-7)),
     "all top-4 right": lambda m: [

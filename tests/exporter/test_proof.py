@@ -83,9 +83,19 @@ class Leaking(Pooled):
         return output + leak
 
 
-def test_a_leak_into_one_number_of_one_frame_is_refused() -> None:
+class LeakingFromOne(Leaking):
+    """All samples but the first, and those as long, are right."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        leaks = super().forward(features, frames)
+        same = torch.equal(frames, torch.from_numpy(sequence_call(0)["frames"]))
+        return leaks if same else Pooled.forward(self, features, frames)
+
+
+@pytest.mark.parametrize("network", [Leaking, LeakingFromOne])
+def test_a_leak_into_one_number_of_one_frame_is_refused(network: type[Pooled]) -> None:
     torch.manual_seed(0)
-    given = sequences(module=Leaking().eval())
+    given = sequences(module=network().eval())
     with pytest.raises(GateError, match="padding told by frames leaks"):
         require_meaning(given, references(given), 0.0)
 
@@ -283,6 +293,18 @@ def test_a_single_class_decides_nothing_and_a_single_value_is_one() -> None:
             require_meaning(given, outputs, 0.0)
 
 
+class OneHot(nn.Module):
+    """CTC scores by the signs of what it is given: the first class is the blank."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        return features.transpose(1, 2)[..., :CLASSES] * (frames > 0)[:, None, None]
+
+
+def test_the_first_class_may_be_the_blank() -> None:
+    given = sequences(module=OneHot().eval(), reading=Reading(Kind.CTC, 0))
+    _proven(given)
+
+
 class Drifting(nn.Module):
     """Its last output alone grows from call to call, by a share of the largest."""
 
@@ -392,6 +414,16 @@ def test_what_a_factory_reads_outputs_with_is_to_blame_when_it_raises(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         _proven(classes(**changes))
+
+
+def test_samples_of_one_writer_stay_together_and_others_are_alone() -> None:
+    writers = ["ann"] * 200 + ["bob"] * 200
+    for given, wanted in (
+        (classes(writers=writers), writers),
+        (classes(), [str(number) for number in range(400)]),
+    ):
+        outputs = references(given)
+        assert list(evidence_of(given, outputs, 0.0).population.writers) == wanted
 
 
 def test_a_metric_may_find_everything_wrong_or_right() -> None:

@@ -96,8 +96,32 @@ def test_a_step_that_is_not_taken_changes_nothing(name: str, at: int) -> None:
     after = everything()
     assert len(after) == len(before)
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    assert all(p.grad is None for p in task.model.parameters())
     assert stepper.step([at + 1]).problem is None
     assert not torch.equal(everything()[0], before[0]), "the next step is taken"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_that_does_not_fit_ends_a_run_in_which_others_would_wait(name: str) -> None:
+    """Of BatchNorm over several processes: they are in the middle of its collectives."""
+    task = LinearTask({0: KINDS[name][0]})
+    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
+    with pytest.raises((RuntimeError, ValueError, IndexError, MemoryError, DataError, GateError)):
+        Stepper(task, optimizer, 1.0, contain=False).step([0])
+
+
+@pytest.mark.parametrize(("scale", "moved"), [(1e3, 0.5), (1e-6, None)])
+def test_gradients_are_clipped_to_their_norm_and_never_raised_to_it(
+    scale: float, moved: float | None
+) -> None:
+    task = LinearTask({0: lambda loss: loss * scale})
+    before = [p.detach().clone() for p in task.model.parameters()]
+    stepper = Stepper(task, torch.optim.SGD(task.model.parameters(), lr=1.0), 0.5)
+    outcome = stepper.step([0])
+    steps = [p.detach() - was for p, was in zip(task.model.parameters(), before, strict=True)]
+    length = float(torch.cat([step.flatten() for step in steps]).norm())
+    assert length == pytest.approx(outcome.norm if moved is None else moved, rel=0.01)
+    assert (outcome.norm > 0.5) == (moved is not None)
 
 
 def test_a_batch_that_cannot_be_made_is_skipped_without_rows(
