@@ -27,6 +27,7 @@ from exporter.subject import Subject
 from exporter.targets import Rung, Target
 from exporter.views import CONTRACT_KEY
 from swipe.errors import GateError, LoweringError
+from swipe.files import sha256_file
 
 LIMITS = Limits(max_abs_delta=None, frame_agreement=0.9, accuracy_drop=1.0)
 FEATURES = np.random.default_rng(0).random((6, 2, 64), dtype=np.float32)
@@ -157,6 +158,30 @@ def test_the_first_rung_that_holds_is_taken_and_the_baseline_kept(tmp_path: Path
     assert pretend.built == ["fp32", "int8"]
     assert (int8.rung, int8.taken, fp32.taken) == ("int8", True, False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.fp32.txt", "model.int8.txt"]
+
+
+def test_a_record_has_size_and_hash_of_the_file_that_was_kept_and_no_hash_of_another(
+    tmp_path: Path,
+) -> None:
+    broken = {"half": LoweringError("no kernel", fix="-")}
+    runners = {**_pretend().runners, "int8": _wrong(lambda y: y * np.nan)}
+    int8, half, fp32 = _climb(tmp_path, _pretend(runners=runners, broken=broken))
+    assert (fp32.size_bytes, fp32.sha256) == (40, sha256_file(tmp_path / str(fp32.file)))
+    assert (int8.size_bytes, int8.file, int8.sha256) == (10, None, None)
+    assert (half.size_bytes, half.file, half.sha256) == (None, None, None)
+
+
+def test_what_has_to_be_quantized_is_enough_when_it_is(tmp_path: Path) -> None:
+    policy = Policy(budget=1.0, require_quantized=True)
+    int8, fp32 = _climb(tmp_path, _pretend(), policy)
+    assert (int8.taken, fp32.taken) == (True, False)
+    runners = {**_pretend().runners, "int8": _silent, "half": _silent}
+    with pytest.raises(GateError, match=r"no quantized artefact passed .int8: .*half: "):
+        _climb(tmp_path, _pretend(runners=runners), policy)
+    # Who does not ask for it gets float, and who asks for nothing quantized is not refused.
+    assert _climb(tmp_path, _pretend(runners=runners))[-1].taken
+    (alone,) = _climb(tmp_path, _pretend(), replace(policy, quantize=False))
+    assert alone.taken
 
 
 def test_no_quantize_builds_the_baseline_only(tmp_path: Path) -> None:

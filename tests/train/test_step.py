@@ -96,9 +96,17 @@ def test_a_step_that_is_not_taken_changes_nothing(name: str, at: int) -> None:
     after = everything()
     assert len(after) == len(before)
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
-    assert all(p.grad is None for p in task.model.parameters())
     assert stepper.step([at + 1]).problem is None
     assert not torch.equal(everything()[0], before[0]), "the next step is taken"
+
+
+def test_gradients_of_the_batches_before_a_bad_one_are_dropped_with_it() -> None:
+    task = LinearTask({1: KINDS["an index"][0]})
+    stepper = Stepper(task, torch.optim.SGD(task.model.parameters(), lr=0.1), 1.0)
+    outcome = stepper.step([0, 1])
+    assert outcome.problem is not None
+    assert outcome.problem.batches == (0, 1)
+    assert all(p.grad is None for p in task.model.parameters())
 
 
 @pytest.mark.parametrize("name", KINDS)
