@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from exporter.manifest import (
     RungEntry,
     SwipeSource,
 )
-from exporter.verification.contents import check_files, check_swipes
+from exporter.verification.contents import check_files, check_swipes, check_words
 from exporter.verification.findings import Gate, Outcome
+from swipe.errors import UsageError
 from swipe.files import sha256_file
+from swipe.presets import DEFAULT_PRESET, TunedPreset
+from train.finite import null_for_nonfinite
 
 NAMES = (FILE, REPORT, PAGE, CHECKPOINT, VERIFICATION, "model.fp32.onnx")
 
@@ -142,3 +146,50 @@ def test_an_array_of_swipes_that_is_short_or_missing_is_refused(tmp_path: Path, 
 
 def test_digests_that_are_missing_are_refused(tmp_path: Path) -> None:
     assert "cannot be read" in _wrong_samples(tmp_path, ModelSource, _arrays(digests=None))
+
+
+TUNED = TunedPreset(
+    settings=replace(DEFAULT_PRESET, beam_width=DEFAULT_PRESET.beam_width + 1),
+    lexicon="wordfreq:50",
+    lexicon_sha256="a" * 64,
+    weights_sha256="b" * 64,
+    corpus="dev",
+    corpus_sha256=None,
+    figures={},
+)
+
+
+def _wrong_decoder(folder: Path, preset: dict[str, Any] | None, decoder: dict[str, Any]) -> str:
+    source = SwipeSource.model_construct(
+        lexicon="wordfreq:50", lexicon_sha256="a" * 64, preset=preset, decoder=decoder
+    )
+    findings = check_words(folder, Manifest.model_construct(source=source), None)
+    (found,) = [f for f in findings if f.gate is Gate.DECODER]
+    return found.detail if found.outcome is Outcome.REFUSED else ""
+
+
+def test_decoder_settings_are_those_of_the_preset_or_the_default(tmp_path: Path) -> None:
+    default, tuned = (
+        null_for_nonfinite(asdict(settings)) for settings in (DEFAULT_PRESET, TUNED.settings)
+    )
+    preset = TUNED.to_dict()
+    assert _wrong_decoder(tmp_path, None, default) == ""
+    assert _wrong_decoder(tmp_path, preset, tuned) == ""
+    for asked, settings in ((None, tuned), (preset, default)):
+        said = _wrong_decoder(tmp_path, asked, settings)
+        assert said.endswith("are not the settings of its preset")
+    foreign = _wrong_decoder(tmp_path, preset | {"lexicon_sha256": "c" * 64}, tuned)
+    assert foreign == "its preset was tuned with another lexicon, wordfreq:50"
+    later = _wrong_decoder(tmp_path, preset | {"schema": "later"}, tuned)
+    assert later.startswith("its preset is not a preset this version can read")
+
+
+def test_a_lexicon_says_nothing_of_anyones_model(tmp_path: Path) -> None:
+    source = ModelSource.model_construct(factory="mine:made")
+    manifest = Manifest.model_construct(source=source)
+    found = list(check_words(tmp_path, manifest, None))
+    assert [(f.gate, f.outcome, f.matters) for f in found] == [
+        (gate, Outcome.CANNOT, False) for gate in (Gate.LEXICON, Gate.DECODER)
+    ]
+    with pytest.raises(UsageError):
+        list(check_words(tmp_path, manifest, "wordfreq:50"))
