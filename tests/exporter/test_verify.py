@@ -205,3 +205,38 @@ def test_a_lexicon_is_found_by_its_name(
     (tmp_path / "words.txt").write_text("another 1\n")
     with pytest.raises(GateError, match="not the one the bundle was judged with"):
         origin.open_lexicon(bundle, named, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded", "most"),
+    [
+        ("samples", 500, 0),
+        ("cost.samples", 500, 0),
+        ("greedy_edits.letters", 3000, 0),
+        ("max_abs_delta", 0.5, 0.0501),
+        ("mean_abs_delta", 0.0, 0.0001),
+        ("greedy_edits.deletions", 30, 10),
+        ("cost.drop", 0.25, 0.2),
+        ("cost.spread", 0.25, 0.8),
+        ("cost.bound", 0.25, 0.8),
+        ("scores.top1", 84.0, 0.2),
+        ("reference_scores.top4", 84.0, 0.2),
+        ("word_agreement", 0.9, 0.002),
+        ("agreement.frames", 0.9, 0.002),
+    ],
+)
+def test_a_figure_may_differ_by_as_much_as_its_kind_allows_and_no_more(
+    name: str, recorded: float, most: float
+) -> None:
+    """On 500 swipes; numbers of samples and letters are what they are."""
+
+    def figures(value: float) -> dict[str, Any]:
+        group, _, leaf = name.partition(".")
+        found: dict[str, Any] = {"samples": 500}
+        return found | {group: {leaf: value} if leaf else value}
+
+    for sign in (1, -1):
+        within, beyond = recorded + sign * most * 0.999, recorded + sign * (most * 1.01 + 1e-9)
+        assert differences(figures(recorded), figures(within), SAME_KIND) == []
+        (reason,) = differences(figures(recorded), figures(beyond), SAME_KIND)
+        assert reason.startswith(f"{name} is ")
