@@ -294,7 +294,9 @@ def leaves(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
         elif isinstance(value, int | float):
-            yield f"{prefix}{key}", float(value)
+            # JSON's integers have no end, and those beyond every float are no figures either.
+            beyond = abs(value) > sys.float_info.max
+            yield f"{prefix}{key}", math.inf if beyond else float(value)
 
 
 def _wrong_recipe(manifest: Manifest, entry: FormatEntry, build: Build) -> Iterator[str]:

@@ -264,6 +264,10 @@ EDITS: dict[str, tuple[Edit, Gate, str]] = {
         lambda m: _metrics(m)["cost"].update(worst_drop=float("nan")), Gate.FIGURES,
         "cost.worst_drop is nan",
     ),
+    "a figure beyond every number": (
+        lambda m: _metrics(m)["greedy_edits"].update(substitutions=10**400), Gate.FIGURES,
+        "greedy_edits.substitutions is inf",
+    ),
     "a score of PyTorch of no whole swipes": (
         lambda m: [
             _metrics(m, rung)["reference_scores"].update(top4=90.01) for rung in (INT8, FP32)
