@@ -283,6 +283,7 @@ def test_a_manifest_of_somebody_else_makes_no_bundle(tmp_path: Path) -> None:
     assert find_checkpoints(tmp_path) == [tmp_path / "w.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_command_finds_bundles_and_loose_files(bundle: Path, registered: Path) -> None:
     _onnx(bundle.parent / "loose.onnx", float("nan"))
     paths = [str(registered), str(ROOT)]

@@ -170,6 +170,7 @@ def test_without_any_digest_nothing_is_pushed(standin: Start, reach: Reach, file
     assert phone.pushed == []
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_waited_for(standin: Start, reach: Reach, file: Path) -> None:
     phone = standin(Faults(bytes_per_s=SIZE / 1.5))
     folder = DeviceFolder(reach(phone))
@@ -178,6 +179,7 @@ def test_a_slow_link_is_waited_for(standin: Start, reach: Reach, file: Path) -> 
     assert Path(remote).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_link_that_is_too_slow_is_lost(
     standin: Start, reach: Reach, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ def test_the_second_host_is_told_who_holds_the_lock(
     assert Path(phone.folder, MARKER).is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_host_leaves_nothing_running_and_its_lock_is_taken_over(
     standin: Start,
     reach: Reach,
@@ -263,6 +264,7 @@ def take_over(folder: DeviceFolder, stale_s: int, eventually: Eventually) -> str
     return owners[0]
 
 
+@pytest.mark.slow
 def test_a_runner_that_outlives_its_host_is_killed_by_the_next(
     standin: Start,
     reach: Reach,
@@ -310,6 +312,7 @@ def hold_and_lose(device: Device) -> None:
             lock.require()
 
 
+@pytest.mark.slow
 def test_a_lock_is_kept_fresh_and_loss_is_told(standin: Start, reach: Reach) -> None:
     device = reach(standin())
     with pytest.raises(MissingError, match="no more ours"):
