@@ -27,7 +27,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from swipe.errors import ExitCode, SwipeError, UsageError
-from swipe.files import cannot_write
+from swipe.files import FULL, cannot_write
 
 INTERRUPTED = 130
 """How the shell reports a program that Ctrl-C ended; SIGTERM ends ours the same way."""
@@ -61,12 +61,7 @@ def _discard(stream: IO[str]) -> None:
 console = _Piped(highlight=False, soft_wrap=True, markup=False)
 errors = _Piped(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
-_REFUSALS = frozenset(
-    (
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
-        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
-    )
-)  # fmt: skip
+_REFUSALS = (*FULL, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO)
 """Errors that a path, a disk or its permissions cause, and no mistake in the code."""
 
 DEBUG_FLAG = "--debug"

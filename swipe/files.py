@@ -20,7 +20,7 @@ from typing import Final
 
 from swipe.errors import UsageError
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors that only writing can end in, and that name no file."""
 
 
@@ -81,7 +81,7 @@ def replacing_folder(out: Path, *, ours: Callable[[Path], bool], kind: str) -> I
         try:
             yield folder
         except OSError as error:
-            if error.errno in _FULL or str(folder) in str(error.filename):
+            if error.errno in FULL or str(folder) in str(error.filename):
                 raise cannot_write(out, error) from error
             raise
         try:

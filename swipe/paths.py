@@ -7,6 +7,7 @@ operating system will not say: a name too long for it, or a folder above that ma
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from swipe.errors import DataError
@@ -18,10 +19,7 @@ def is_file(path: Path) -> bool:
     Raises:
         DataError: the operating system will not say.
     """
-    try:
-        return path.is_file()
-    except OSError as error:
-        raise _cannot_look(path, error) from error
+    return _asked(Path.is_file, path)
 
 
 def is_folder(path: Path) -> bool:
@@ -30,14 +28,16 @@ def is_folder(path: Path) -> bool:
     Raises:
         DataError: the operating system will not say.
     """
+    return _asked(Path.is_dir, path)
+
+
+def _asked(question: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return path.is_dir()
+        return question(path)
     except OSError as error:
-        raise _cannot_look(path, error) from error
-
-
-def _cannot_look(path: Path, error: OSError) -> DataError:
-    fix = "check the permissions of the folders it lies in"
-    if error.errno == errno.ENAMETOOLONG:
-        fix = "check the path: one of its names is too long to be a file's"
-    return DataError(f"{path} cannot be looked at: {error.strerror or error}", fix=fix)
+        fix = "check the permissions of the folders it lies in"
+        if error.errno == errno.ENAMETOOLONG:
+            fix = "check the path: one of its names is too long to be a file's"
+        raise DataError(
+            f"{path} cannot be looked at: {error.strerror or error}", fix=fix
+        ) from error

@@ -13,14 +13,7 @@ from typing import Any, Protocol
 
 from exporter.evidence import Evidence
 from exporter.formats import Runner
-from exporter.manifest import (
-    CHECKPOINT,
-    FILE,
-    VERIFICATION,
-    ModelSource,
-    SwipeSource,
-    ViewEntry,
-)
+from exporter.manifest import CHECKPOINT, FILE, VERIFICATION, ModelSource, SwipeSource, ViewEntry
 from exporter.subject import Subject
 from swipe.errors import GateError
 from swipe.files import hash_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -210,18 +210,30 @@ def test_quantized_values_that_nobody_scores_contradict_their_pass(bundle: Path)
     assert "PASS although outputs are values that no metric scores" in refused[0].detail
 
 
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModelRequest]:
+    """Write a module that has a factory, where this process and its workers find it."""
+
+    def write(module: str, code: str) -> ModelRequest:
+        (tmp_path / f"{module}.py").write_text(code)
+        paths = [str(tmp_path), str(Path(__file__).parent), *sys.path]
+        monkeypatch.setenv("PYTHONPATH", ":".join(paths))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return ModelRequest(f"{module}:make")
+
+    return write
+
+
 @pytest.mark.slow
 def test_a_form_that_was_renamed_is_not_kept_beside_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Callable[[str, str], ModelRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "renaming.py").write_text(
+    model = written(
+        "renaming",
         "import os\nfrom brought_models import classes\n"
-        "def make():\n    return classes(name=os.environ['FORM'])\n"
+        "def make():\n    return classes(name=os.environ['FORM'])\n",
     )
-    paths = [str(tmp_path), str(Path(__file__).parent), *sys.path]
-    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    model, out, said = ModelRequest("renaming:make"), tmp_path / "bundle", list[str]()
+    out, said = tmp_path / "bundle", list[str]()
     request = Request((find_target("onnx"),), model, out, Policy(quantize=False))
     for name in ("before", "after"):
         monkeypatch.setenv("FORM", name)
@@ -233,20 +245,18 @@ def test_a_form_that_was_renamed_is_not_kept_beside_the_new_one(
 
 @pytest.mark.slow
 def test_formats_of_another_forward_are_not_kept_beside_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Callable[[str, str], ModelRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights, samples and rounding are the same to the bit, and every answer is another."""
-    (tmp_path / "turning.py").write_text(
+    model = written(
+        "turning",
         "import os\nimport torch\nfrom brought_models import Perceptron, classes\n"
         "class Turned(Perceptron):\n    def forward(self, x):\n"
         "        return float(os.environ['SIGN']) * super().forward(x)\n"
         "def make():\n    torch.manual_seed(0)\n"
-        "    return classes(module=Turned().eval(), metric=None)\n"
+        "    return classes(module=Turned().eval(), metric=None)\n",
     )
-    paths = [str(tmp_path), str(Path(__file__).parent), *sys.path]
-    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    model, out, said = ModelRequest("turning:make"), tmp_path / "bundle", list[str]()
+    out, said = tmp_path / "bundle", list[str]()
     formats = {"onnx": "1", "executorch": "1", "coreml": "-1"}
     kept = []
     for name, sign in formats.items():
